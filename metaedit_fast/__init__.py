@@ -1,0 +1,1 @@
+"""Edit populations of trained MLPs so that they meet a requirement."""

@@ -1,0 +1,1 @@
+"""MLPs and the adapters that read and write them."""
