@@ -76,7 +76,9 @@ class MLPSpec:
         _require(len(self.layers) > 0, "layers", "at least one layer", self.layers)
         _require(self.output in OUTPUTS, "output", f"one of {OUTPUTS}", self.output)
         last = self.layers[-1]
-        _require(last.activation == "identity" and last.norm == "none", "the last layer", "neither activation nor norm", last)
+        _require(
+            last.activation == "identity" and last.norm == "none", "the last layer", "neither activation nor norm", last
+        )
         if self.output == "sigmoid":
             _require(last.width == 1, "a sigmoid output", "one output (multi-label is not supported)", last.width)
         object.__setattr__(self, "skips", tuple(sorted({(int(s), int(t)) for s, t in self.skips})))

@@ -1,0 +1,125 @@
+"""The weight graph of many MLPs as one ragged batch: block descriptors and flat arrays, no edge index.
+
+A node per neuron, an edge per weight. A weight matrix is a *dense block*, a skip connection an
+*identity block* of edges with fixed weight 1 (METHOD: "Weight graph").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaedit_fast.models.mlp import MLP
+from metaedit_fast.models.spec import MLPSpec
+
+DENSE, IDENTITY = 0, 1
+BLOCK_FIELDS = ("src_offset", "n_src", "dst_offset", "n_dst", "edge_offset", "kind")
+
+Int64 = NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightGraphBatch:
+    """Many MLPs as one graph.
+
+    Nodes are numbered model by model, neuron layer by neuron layer. ``blocks`` is int64 ``[B, 6]``
+    with the columns ``BLOCK_FIELDS``: the edge from source ``u`` to target ``v`` of a dense block is
+    number ``edge_offset + u * n_dst + v``; edge ``k`` of an identity block joins source ``k`` to
+    target ``k`` and ``n_src == n_dst``. ``theta`` (float32 ``[P]``) holds the models' θ one after
+    the other, ``block_theta[b]`` says where the weights of block ``b`` start in it (-1 for identity
+    blocks), ``block_model[b]`` whose they are. Offsets are int64 ``[M + 1]``.
+    """
+
+    specs: tuple[MLPSpec, ...]
+    theta: NDArray[np.float32]
+    theta_offsets: Int64
+    node_offsets: Int64
+    blocks: Int64
+    block_model: Int64
+    block_theta: Int64
+
+    @classmethod
+    def from_mlps(cls, mlps: Sequence[MLP], *, order: str = "model") -> WeightGraphBatch:
+        """Join MLPs; O(blocks) besides one copy of θ (none for a single model).
+
+        ``order="model"`` keeps the edges of a model together, dense blocks first; ``"shape"`` puts
+        blocks of equal shape next to each other, which lets plain torch treat them as one tensor.
+        """
+        if order not in ("model", "shape"):
+            raise ValueError(f"order: expected 'model' or 'shape', got {order!r}")
+        thetas = [mlp.theta for mlp in mlps]
+        theta = thetas[0] if len(thetas) == 1 else np.concatenate([np.empty(0, np.float32), *thetas])
+        theta_offsets = _offsets([mlp.spec.n_parameters for mlp in mlps])
+        node_offsets = _offsets([sum(mlp.spec.widths) for mlp in mlps])
+        rows: list[tuple[int, ...]] = []
+        for model, mlp in enumerate(mlps):
+            rows += _blocks_of(mlp.spec, model, int(node_offsets[model]), int(theta_offsets[model]))
+        if order == "shape":
+            rows.sort(key=lambda row: (row[5], row[1], row[3]))
+        table = np.array(rows, np.int64).reshape(-1, 8)
+        sizes = np.where(table[:, 5] == DENSE, table[:, 1] * table[:, 3], table[:, 1])
+        table[:, 4] = _offsets(sizes)[:-1]
+        specs = tuple(mlp.spec for mlp in mlps)
+        return cls(specs, theta, theta_offsets, node_offsets, table[:, :6].copy(), table[:, 6], table[:, 7])
+
+    @property
+    def n_models(self) -> int:
+        return len(self.specs)
+
+    @property
+    def n_nodes(self) -> int:
+        return int(self.node_offsets[-1])
+
+    @property
+    def n_edges(self) -> int:
+        """Dense and identity edges."""
+        return int(self.block_sizes.sum())
+
+    @property
+    def block_sizes(self) -> Int64:
+        """Edges in each block, ``[B]``."""
+        _, n_src, _, n_dst, _, kind = self.blocks.T
+        return np.where(kind == DENSE, n_src * n_dst, n_src)
+
+    def theta_of(self, model: int) -> NDArray[np.float32]:
+        """θ of one model, as a view."""
+        return self.theta[self.theta_offsets[model] : self.theta_offsets[model + 1]]
+
+    def split(self, theta: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Views of a batch-long parameter vector, one a model: the way edited parameters go back."""
+        if theta.shape != self.theta.shape:
+            raise ValueError(f"theta: expected shape {self.theta.shape}, got {theta.shape}")
+        return [theta[a:b] for a, b in zip(self.theta_offsets[:-1], self.theta_offsets[1:], strict=True)]
+
+    def to_edge_index(self) -> Int64:
+        """``[2, n_edges]`` source and target of every edge, as PyTorch Geometric wants it."""
+        parts = [np.empty((2, 0), np.int64)]
+        for src, n_src, dst, n_dst, _, kind in self.blocks:
+            if kind == DENSE:
+                parts.append(
+                    np.stack([np.repeat(np.arange(n_src) + src, n_dst), np.tile(np.arange(n_dst) + dst, n_src)])
+                )
+            else:
+                parts.append(np.stack([np.arange(n_src) + src, np.arange(n_src) + dst]))
+        return np.concatenate(parts, axis=1)
+
+
+def _offsets(sizes: Sequence[int] | Int64) -> Int64:
+    return np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]).astype(np.int64)
+
+
+def _blocks_of(spec: MLPSpec, model: int, node_offset: int, theta_offset: int) -> list[tuple[int, ...]]:
+    """Rows (six block fields with edge_offset open, model, theta offset) of one model, dense ones first."""
+    starts = _offsets(spec.widths) + node_offset
+    rows = []
+    weight = theta_offset
+    for i, (n_src, n_dst) in enumerate(zip(spec.widths[:-1], spec.widths[1:], strict=True)):
+        rows.append((int(starts[i]), n_src, int(starts[i + 1]), n_dst, 0, DENSE, model, weight))
+        weight += n_src * n_dst
+    for source, target in spec.skips:
+        shared = min(spec.widths[source], spec.widths[target])
+        rows.append((int(starts[source]), shared, int(starts[target]), shared, 0, IDENTITY, model, -1))
+    return rows
