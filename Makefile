@@ -1,0 +1,78 @@
+# Every target makes the virtual environment it needs and leaves a stamp in it, so the second run is quick.
+# A stamp is as old as what it was made from: the packaging files, the C++ sources and the package itself.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+TEST_EXTRAS := train,sklearn,test
+TEST := .venv-test
+CHECK := .venv-check
+DEMO := .venv-demo
+
+PACKAGING := pyproject.toml CMakeLists.txt README.md LICENSE NOTICE constraints.txt
+SOURCES := $(PACKAGING) $(shell find csrc metaedit_fast -type f -not -name '*.pyc' -not -name '_core*.so')
+CPP := $(shell find csrc -name '*.hpp' -o -name '*.cpp')
+BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.20" ninja
+
+# The tests must meet the installed package, never the source folder beside them.
+export PYTHONSAFEPATH := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test check bench inplace format clean
+.DEFAULT_GOAL := help
+
+help:  ## what each target does
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+# $(1): the environment, $(2): the extras with brackets or nothing. Building inside the environment, with a
+# build folder of its own, recompiles only what changed.
+define install_package
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/pip install --quiet $(BUILD_TOOLS)
+	$(1)/bin/pip install --quiet --no-build-isolation --config-settings=build-dir=build/$(1) \
+	  --constraint constraints.txt ".$(2)"
+	touch $@
+endef
+
+$(TEST)/.installed: $(SOURCES)
+	$(call install_package,$(TEST),[$(TEST_EXTRAS)])
+
+$(DEMO)/.installed: $(SOURCES)
+	$(call install_package,$(DEMO),)
+
+$(CHECK)/.installed: constraints-check.txt
+	$(PYTHON) -m venv $(CHECK)
+	$(CHECK)/bin/pip install --quiet --requirement constraints-check.txt
+	touch $@
+
+demo: $(DEMO)/.installed  ## edit the bundled population with the base install alone; results in demo-output/
+	$(DEMO)/bin/python examples/demo/run.py
+
+test: $(TEST)/.installed  ## every test, against the installed package (PYTEST_ARGS="-k name" for some)
+	METAEDIT_TEST_INSTALLED=1 $(TEST)/bin/pytest --benchmark-skip $(PYTEST_ARGS)
+
+bench: $(TEST)/.installed  ## the benchmarks
+	METAEDIT_TEST_INSTALLED=1 $(TEST)/bin/pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds $(PYTEST_ARGS)
+
+# mypy reads the types of the dependencies from the environment that has them.
+check: $(CHECK)/.installed $(TEST)/.installed  ## formatters, linters, types
+	$(CHECK)/bin/ruff check .
+	$(CHECK)/bin/ruff format --check .
+	$(CHECK)/bin/clang-format --dry-run --Werror $(CPP)
+	$(CHECK)/bin/mypy --python-executable $(TEST)/bin/python
+
+format: $(CHECK)/.installed  ## let the formatters write
+	$(CHECK)/bin/ruff check --fix .
+	$(CHECK)/bin/ruff format .
+	$(CHECK)/bin/clang-format -i $(CPP)
+
+# For work on the Python side without reinstalling: compiles metaedit_fast/_core into the source tree.
+inplace:  ## build the extension into the source tree, with the $(PYTHON) that has pybind11
+	cmake -S . -B build/inplace -DPython_EXECUTABLE="$$(command -v $(PYTHON))" -DCMAKE_BUILD_TYPE=Release
+	cmake --build build/inplace --parallel
+	cmake --install build/inplace --prefix . --strip
+
+clean:  ## remove everything that the other targets made
+	rm -rf build dist demo-output $(TEST) $(CHECK) $(DEMO) .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f metaedit_fast/_core*.so
+	find metaedit_fast tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
