@@ -94,6 +94,15 @@ class WeightGraphBatch:
             raise ValueError(f"theta: expected shape {self.theta.shape}, got {theta.shape}")
         return [theta[a:b] for a, b in zip(self.theta_offsets[:-1], self.theta_offsets[1:], strict=True)]
 
+    @property
+    def weight_edges(self) -> Int64:
+        """The edge number of every weight, models one after the other, each in the order of its θ."""
+        dense = np.flatnonzero(self.blocks[:, 5] == DENSE)
+        dense = dense[np.argsort(self.block_theta[dense], kind="stable")]
+        sizes = self.block_sizes[dense]
+        first = np.repeat(self.blocks[dense, 4] - _offsets(sizes)[:-1], sizes)
+        return first + np.arange(len(first))
+
     def to_edge_index(self) -> Int64:
         """``[2, n_edges]`` source and target of every edge, as PyTorch Geometric wants it."""
         parts = [np.empty((2, 0), np.int64)]
