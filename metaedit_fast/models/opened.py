@@ -34,18 +34,18 @@ class Opened(abc.ABC, Generic[ModelT]):
 
     @abc.abstractmethod
     def _arrays(self) -> Arrays:
-        """The model's present array of every slot's key, as the slots expect it."""
+        """Give the present array of every slot's key, as the slots expect it."""
 
     @abc.abstractmethod
     def _copy(self) -> ModelT:
-        """An independent copy of the model."""
+        """Copy the model, so that nothing is shared."""
 
     @abc.abstractmethod
     def _assign(self, model: ModelT, arrays: Arrays) -> None:
         """Put ``arrays`` into ``model``, in place."""
 
     def write(self, mlp: MLP) -> ModelT:
-        """A new model with the parameters of ``mlp`` and all else as in the original, which stays untouched.
+        """Give a new model with the parameters of ``mlp``; all else is as in the original, which stays untouched.
 
         Raises ``UnsupportedModelError`` where ``mlp`` has another architecture or normalisation, or
         differs in a value that the model has no parameter for.
@@ -71,7 +71,9 @@ class Opened(abc.ABC, Generic[ModelT]):
         homes = {(slot.kind, slot.layer) for slot in self.slots}
         for kind, layer, value in mlp.parameters():
             if (kind, layer) not in homes and not _equal(value, self.mlp.parameter(kind, layer)):
-                raise UnsupportedModelError(f"the model has no parameter for the {kind} of layer {layer}, but it was changed")
+                raise UnsupportedModelError(
+                    f"the model has no parameter for the {kind} of layer {layer}, but it was changed"
+                )
         return collect(mlp, self.slots, self._arrays())
 
 

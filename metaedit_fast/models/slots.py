@@ -24,6 +24,9 @@ class Slot:
     foreign array. The MLP's value is ``stored * scale + shift``, ``stored`` transposed first where
     ``transpose`` says so; ``scale`` and ``shift`` (float64, broadcastable to the parameter's shape)
     carry what was folded into it, such as a batch norm in evaluation.
+
+    ``offset`` (float64 ``[n_in]``, of a bias only) is a constant that the model adds to the inputs of
+    this layer: the MLP's bias then holds ``offset @ weight`` too, with the MLP's present weights.
     """
 
     kind: str
@@ -32,23 +35,42 @@ class Slot:
     transpose: bool = False
     scale: float | NDArray[np.float64] = 1.0
     shift: float | NDArray[np.float64] = 0.0
+    offset: NDArray[np.float64] | None = None
 
-    def load(self, stored: NDArray[np.generic], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def carried(self, mlp: MLP) -> float | NDArray[np.float64]:
+        """What the inputs' constant ``offset`` adds to this slot's value under the weights of ``mlp``."""
+        return 0.0 if self.offset is None else self.offset @ mlp.weight(self.layer).astype(np.float64)
+
+    def load(
+        self, stored: NDArray[np.generic], shape: tuple[int, ...], carried: float | NDArray[np.float64] = 0.0
+    ) -> NDArray[np.float32]:
         """The MLP's value of this slot; ``stored`` is broadcast to ``shape`` where it is smaller."""
         oriented = stored.T if self.transpose else stored
         if oriented.size == int(np.prod(shape)):
             oriented = oriented.reshape(shape)
-        value = oriented.astype(np.float64) * self.scale + self.shift
-        return np.ascontiguousarray(np.broadcast_to(value, shape), dtype=np.float32)
+        with np.errstate(invalid="ignore", over="ignore"):  # a non-finite model is told apart later, by its θ
+            value = oriented.astype(np.float64) * self.scale + self.shift + carried
+            value = value.astype(np.float32)
+        return np.ascontiguousarray(np.broadcast_to(value, shape))
 
-    def store(self, value: NDArray[np.float32], stored: NDArray[np.generic]) -> NDArray[np.generic]:
+    def store(
+        self,
+        value: NDArray[np.float32],
+        stored: NDArray[np.generic],
+        carried: float | NDArray[np.float64] = 0.0,
+        carried_before: float | NDArray[np.float64] = 0.0,
+    ) -> NDArray[np.generic]:
         """A new foreign array that holds ``value``; elements that did not change keep their bits.
 
+        ``carried`` and ``carried_before`` are the offset's part under the new and the old weights.
         The result has the dtype of ``stored``, and its shape unless a broadcast array had to grow.
-        Raises ``UnsupportedModelError`` where a changed element is multiplied by an exact zero.
+        Raises ``UnsupportedModelError`` where a changed element is multiplied by an exact zero, or does
+        not fit the dtype.
         """
-        before = self.load(stored, value.shape)
-        changed = before.view(np.uint32) != np.ascontiguousarray(value).view(np.uint32)
+        before = self.load(stored, value.shape, carried_before)
+        # By value: +0 and -0 are the same weight, and a NaN that stayed a NaN did not change.
+        same = (before == value) | (np.isnan(before) & np.isnan(value))
+        changed = ~same | (np.asarray(carried) != carried_before)
         if not changed.any():
             return stored
         scale = np.broadcast_to(np.asarray(self.scale, np.float64), value.shape)
@@ -57,22 +79,36 @@ class Slot:
                 f"{self.key}: an edit of the {self.kind} of layer {self.layer} cannot be written back, because the "
                 "model multiplies it by a normalisation scale that is exactly 0"
             )
-        wanted = (value.astype(np.float64) - self.shift) / np.where(scale == 0, 1.0, scale)
+        wanted = (value.astype(np.float64) - self.shift - carried) / np.where(scale == 0, 1.0, scale)
         oriented = stored.T if self.transpose else stored
         if oriented.size == value.size:
             oriented = oriented.reshape(value.shape)
-        result = np.where(changed, wanted.astype(stored.dtype), np.broadcast_to(oriented, value.shape))
+        with np.errstate(over="ignore"):
+            cast = wanted.astype(stored.dtype)
+        if (changed & np.isfinite(value) & ~np.isfinite(cast)).any():
+            raise UnsupportedModelError(
+                f"{self.key}: an edit of the {self.kind} of layer {self.layer} does not fit {stored.dtype}"
+            )
+        result = np.where(changed, cast, np.broadcast_to(oriented, value.shape))
         result = result.T if self.transpose else result
         return np.ascontiguousarray(result.reshape(stored.shape) if result.size == stored.size else result)
 
 
 def fill(mlp: MLP, slots: list[Slot], arrays: dict[str, NDArray[np.generic]]) -> None:
     """Load every slot into θ, in place."""
-    for slot in slots:
+    for slot in sorted(slots, key=lambda slot: slot.kind != "weight"):  # an offset needs the weights
         target = mlp.parameter(slot.kind, slot.layer)
-        target[...] = slot.load(arrays[slot.key], target.shape)
+        target[...] = slot.load(arrays[slot.key], target.shape, slot.carried(mlp))
 
 
 def collect(mlp: MLP, slots: list[Slot], arrays: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
     """The foreign arrays that hold θ: every slot's key, with unchanged arrays passed through as they are."""
-    return {slot.key: slot.store(mlp.parameter(slot.kind, slot.layer), arrays[slot.key]) for slot in slots}
+    before = mlp.replace(mlp.theta.copy())
+    if any(slot.offset is not None for slot in slots):
+        fill(before, slots, arrays)
+    return {
+        slot.key: slot.store(
+            mlp.parameter(slot.kind, slot.layer), arrays[slot.key], slot.carried(mlp), slot.carried(before)
+        )
+        for slot in slots
+    }

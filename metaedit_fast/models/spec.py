@@ -30,8 +30,9 @@ class LayerSpec:
     """One linear layer and what follows it: ``activation(skips + norm(h W + b))``.
 
     ``alpha`` is the negative slope of ``leaky_relu`` and the scale of ``elu``, 0 elsewhere.
-    ``bias`` and ``norm_affine`` say whether the model owns these parameters; where it does not,
-    θ still holds their neutral values (0; 1 and 0), and no edit may change them.
+    ``bias`` and ``norm_affine`` say whether the model owns these parameters, so that an edit may change
+    them; where it does not, θ still holds their values: neutral ones (0; 1 and 0), or a constant that
+    was folded into them.
     ``eps`` is the constant that layer norm adds to the variance.
     """
 
