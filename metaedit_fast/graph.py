@@ -82,7 +82,8 @@ class WeightGraphBatch:
     def block_sizes(self) -> Int64:
         """Edges in each block, ``[B]``."""
         _, n_src, _, n_dst, _, kind = self.blocks.T
-        return np.where(kind == DENSE, n_src * n_dst, n_src)
+        sizes: Int64 = np.where(kind == DENSE, n_src * n_dst, n_src)
+        return sizes
 
     def theta_of(self, model: int) -> NDArray[np.float32]:
         """θ of one model, as a view."""
@@ -123,7 +124,7 @@ def _offsets(sizes: Sequence[int] | Int64) -> Int64:
 def _blocks_of(spec: MLPSpec, model: int, node_offset: int, theta_offset: int) -> list[tuple[int, ...]]:
     """Rows (six block fields with edge_offset open, model, theta offset) of one model, dense ones first."""
     starts = _offsets(spec.widths) + node_offset
-    rows = []
+    rows: list[tuple[int, ...]] = []
     weight = theta_offset
     for i, (n_src, n_dst) in enumerate(zip(spec.widths[:-1], spec.widths[1:], strict=True)):
         rows.append((int(starts[i]), n_src, int(starts[i + 1]), n_dst, 0, DENSE, model, weight))

@@ -1,0 +1,1 @@
+"""The metanetwork layer: the plain-torch reference and the native kernels."""

@@ -21,7 +21,8 @@ from metaedit_fast.graph import DENSE, WeightGraphBatch
 @dataclasses.dataclass(frozen=True)
 class Group:
     """Neighbouring blocks of one shape: node numbers ``source [G, n_src]``, ``target [G, n_dst]``,
-    and the model of each block ``[G]``."""
+    and the model of each block ``[G]``.
+    """
 
     dense: bool
     edges: slice
@@ -100,6 +101,10 @@ class ShippedLayer(nn.Module):
         self.norm = nn.LayerNorm(d_v)
         self.node_in = nn.Linear(d_v + 4 * d_e, 2 * d_v)
         self.node_out = nn.Linear(2 * d_v, d_v)
+        nn.init.zeros_(self.update.bias)
+        with torch.no_grad():  # residual branches start small
+            self.update.weight.mul_(0.5)
+            self.node_out.weight.mul_(0.5)
 
     def forward(self, h: Tensor, e: list[Tensor], topology: Topology) -> tuple[Tensor, list[Tensor]]:
         normed = self.norm(h)

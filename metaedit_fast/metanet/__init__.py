@@ -1,0 +1,1 @@
+"""The metanetwork: features, layers, heads and the edit they make."""

@@ -40,7 +40,8 @@ class Heads:
 class NodeParameters:
     """Where the parameters behind the weights get their residual: ``node[neuron, column]``, both
     ``[n_parameters - n_weights]`` int64; ``editable`` (float32, 0 or 1) is 0 where the model does not
-    own the parameter."""
+    own the parameter.
+    """
 
     neuron: NDArray[np.int64]
     column: NDArray[np.int64]

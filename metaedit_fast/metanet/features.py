@@ -116,7 +116,7 @@ def _rms(w: Floats32, axis: int | None = None) -> Floats32:
 
 
 def _half_log(x: Floats32) -> Floats32:
-    return np.float32(0.5) * np.log(x + np.float32(_TINY_FISHER))
+    return np.asarray(0.5 * np.log(x + _TINY_FISHER), np.float32)
 
 
 def _centred(layers: list[Floats32]) -> list[Floats32]:

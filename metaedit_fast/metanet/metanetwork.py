@@ -23,7 +23,8 @@ _EMBED = 32
 @dataclasses.dataclass(frozen=True)
 class MetanetInputs:
     """A batch of models as tensors: per-edge features in the batch's edge order (identity edges 0),
-    per-node features and types, saliency per weight, ``condition [M, 4]``."""
+    per-node features and types, saliency per weight, ``condition [M, 4]``.
+    """
 
     topology: Topology
     edge: Tensor
@@ -99,12 +100,6 @@ class Metanetwork(nn.Module):
             self.edit_head = EdgeHead(config, 2)
             self.node_head = nn.Linear(config.d_v, 3)
             _start_small(self.node_head)
-        if config.form == "shipped":
-            for layer in self.layers:
-                nn.init.zeros_(layer.update.bias)
-                with torch.no_grad():
-                    layer.update.weight.mul_(0.5)
-                    layer.node_out.weight.mul_(0.5)
 
     def forward(self, inputs: MetanetInputs) -> Heads:
         topology = inputs.topology

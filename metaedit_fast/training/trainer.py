@@ -1,0 +1,237 @@
+"""The trainer of editors: a thin loop with progress, checkpoints, resume and early stopping."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from metaedit_fast.metanet.config import MetanetConfig
+from metaedit_fast.metanet.metanetwork import Metanetwork
+from metaedit_fast.models.mlp import MLP
+from metaedit_fast.requirements import Requirement
+from metaedit_fast.training.objective import Example, ExampleSource, loss_of, preservation, relaxed_edit
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerConfig:
+    """How to train; the defaults are METHOD's recipe.
+
+    ``steps`` of ``models_per_step`` models on ``rows_per_step`` data rows; AdamW with ``learning_rate``,
+    linear warm-up, cosine decay to 2 %; gradients clipped at norm ``clip``. Every ``evaluate_every`` steps
+    the editor is measured on population-val at ``budgets``; the best one is kept, and training stops
+    after ``patience`` evaluations without a better one. ``single_output_share`` of the two-class models
+    enter in their single-output form. ``seed`` fixes everything: two runs on one machine with one thread
+    count give the same bits.
+    """
+
+    steps: int = 1500
+    models_per_step: int = 20
+    rows_per_step: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    warmup: int = 100
+    clip: float = 1.0
+    single_output_share: float = 0.2
+    evaluate_every: int = 150
+    patience: int = 6
+    validation_models: int = 48
+    budgets: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95, 0.98)
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Mean JSD on population-val by budget, and ``score``, the mean of its logarithm (lower is better)."""
+
+    step: int
+    score: float
+    jsd: dict[str, float]
+    seconds: float
+
+
+class Trainer:
+    """Trains one editor on ``train`` models and rows ``x [rows, n_inputs]``; no labels are needed.
+
+    ``probe`` (rows, for probe features) is required exactly where ``config.probe``. With ``folder`` the
+    state is written there after every evaluation, and a second trainer with the same arguments goes on
+    where the first one stopped. Raises ``ValueError`` on empty populations or a folder that belongs to
+    other settings.
+    """
+
+    def __init__(
+        self,
+        config: MetanetConfig,
+        settings: TrainerConfig,
+        requirement: Requirement,
+        train: Sequence[MLP],
+        validation: Sequence[MLP],
+        x: NDArray[np.float32],
+        x_validation: NDArray[np.float32],
+        *,
+        probe: NDArray[np.float32] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        if not train or not validation:
+            raise ValueError(
+                f"population: expected models to train and validate on, got {len(train)}, {len(validation)}"
+            )
+        self.settings = settings
+        self.requirement = requirement
+        self.x = torch.from_numpy(np.ascontiguousarray(x, np.float32))
+        self.x_validation = torch.from_numpy(np.ascontiguousarray(x_validation, np.float32))
+        self.train = ExampleSource(train, config, probe)
+        self.validation = ExampleSource(_spread(validation, settings.validation_models), config, probe)
+        self.rng = np.random.default_rng(settings.seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            self.net = Metanetwork(config)
+        self.optimizer = torch.optim.AdamW(
+            self._parameter_groups(), lr=settings.learning_rate, betas=settings.betas, foreach=True
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[Evaluation] = []
+        self.best_state = _copied(self.net)
+        self.folder = folder
+        if folder is not None:
+            self._resume(folder)
+
+    def run(self, report: Callable[[Trainer, float], None] | None = None) -> Metanetwork:
+        """Train to the end and return the best network. ``report(trainer, loss)`` is called after each step."""
+        while self.step < self.settings.steps and not self._out_of_patience():
+            started = time.perf_counter()
+            loss = self._train_step()
+            self.step += 1
+            if self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps:
+                self._keep_best(self.evaluate())
+                self.seconds += time.perf_counter() - started
+                self._save()
+            else:
+                self.seconds += time.perf_counter() - started
+            if report is not None:
+                report(self, loss)
+        self.net.load_state_dict(self.best_state)
+        return self.net
+
+    @property
+    def best(self) -> Evaluation | None:
+        return min(self.history, key=lambda evaluation: evaluation.score, default=None)
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """Measure the present network on population-val."""
+        jsd = {}
+        examples = [self.validation.get(i) for i in range(len(self.validation.mlps))]
+        for budget in self.settings.budgets:
+            found = []
+            for start in range(0, len(examples), self.settings.models_per_step):
+                part = examples[start : start + self.settings.models_per_step]
+                edited = relaxed_edit(self.net, self.requirement, part, [budget] * len(part))
+                found.append(preservation(part, edited, self.x_validation))
+            jsd[f"{budget:g}"] = float(torch.cat(found).mean())
+        score = sum(math.log(value + 1e-12) for value in jsd.values()) / len(jsd)
+        return Evaluation(self.step, score, jsd, self.seconds)
+
+    def _train_step(self) -> float:
+        settings = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * self._schedule()
+        examples = self._sample_examples()
+        budgets = self.requirement.sample_budgets(self.rng, len(examples)).tolist()
+        rows = self.x[torch.from_numpy(self.rng.integers(0, len(self.x), settings.rows_per_step))]
+        loss = loss_of(preservation(examples, relaxed_edit(self.net, self.requirement, examples, budgets), rows))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), settings.clip)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _sample_examples(self) -> list[Example]:
+        count = min(self.settings.models_per_step, len(self.train.mlps))
+        chosen = self.rng.choice(len(self.train.mlps), count, replace=False)
+        single = self.rng.random(count) < self.settings.single_output_share
+        return [
+            self.train.get(int(i), single_output=bool(s) and self.train.mlps[i].spec.n_outputs == 2)
+            for i, s in zip(chosen, single, strict=True)
+        ]
+
+    def _schedule(self) -> float:
+        warm = min(1.0, (self.step + 1) / self.settings.warmup)
+        return warm * (0.49 * (1 + math.cos(math.pi * self.step / self.settings.steps)) + 0.02)
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Weight decay on matrices alone, embeddings excepted."""
+        decayed: list[torch.Tensor] = []
+        free: list[torch.Tensor] = []
+        for name, parameter in self.net.named_parameters():
+            (decayed if parameter.dim() > 1 and name != "node_type.weight" else free).append(parameter)
+        return [
+            {"params": decayed, "weight_decay": self.settings.weight_decay},
+            {"params": free, "weight_decay": 0.0},
+        ]
+
+    def _keep_best(self, evaluation: Evaluation) -> None:
+        if self.best is None or evaluation.score < self.best.score:
+            self.best_state = _copied(self.net)
+        self.history.append(evaluation)
+
+    def _out_of_patience(self) -> bool:
+        if self.best is None:
+            return False
+        return self.history[-1].step - self.best.step >= self.settings.patience * self.settings.evaluate_every
+
+    def _fingerprint(self) -> str:
+        return json.dumps([dataclasses.asdict(self.net.config), dataclasses.asdict(self.settings)], sort_keys=True)
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "fingerprint": self._fingerprint(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "rng": json.dumps(self.rng.bit_generator.state),
+            "network": self.net.state_dict(),
+            "best": self.best_state,
+            "optimizer": self.optimizer.state_dict(),
+            "history": json.dumps([dataclasses.asdict(evaluation) for evaluation in self.history]),
+        }
+        temporary = self.folder / "trainer.tmp"
+        torch.save(state, temporary)
+        temporary.replace(self.folder / "trainer.pt")
+
+    def _resume(self, folder: Path) -> None:
+        path = folder / "trainer.pt"
+        if not path.exists():
+            return
+        state = torch.load(path, weights_only=True)
+        if state["fingerprint"] != self._fingerprint():
+            raise ValueError(f"{path}: it belongs to a training with other settings; choose another folder")
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.rng.bit_generator.state = json.loads(state["rng"])
+        self.net.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best_state = state["best"]
+        self.history = [Evaluation(**evaluation) for evaluation in json.loads(state["history"])]
+
+
+def _copied(net: Metanetwork) -> dict[str, Any]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def _spread(mlps: Sequence[MLP], count: int) -> list[MLP]:
+    """At most ``count`` models, evenly spread over the sequence."""
+    if len(mlps) <= count:
+        return list(mlps)
+    return [mlps[int(i)] for i in np.linspace(0, len(mlps) - 1, count).round()]
