@@ -85,11 +85,13 @@ class Topology:
 
 
 class ShippedLayer(nn.Module):
-    """One message shared by both directions and the edge update::
+    """One message shared by both directions and the edge update.
 
-    q_uv  = SiLU(W e_uv + U LN(h_u) + V LN(h_v))
-    h_v  += MLP([LN h_v, mean_u q_uv, max_u q_uv, mean_w q_vw, max_w q_vw])
-    e_uv += P q_uv
+    ::
+
+        q_uv  = SiLU(W e_uv + U LN(h_u) + V LN(h_v))
+        h_v  += MLP([LN h_v, mean_u q_uv, max_u q_uv, mean_w q_vw, max_w q_vw])
+        e_uv += P q_uv
     """
 
     def __init__(self, d_e: int, d_v: int) -> None:
@@ -120,7 +122,9 @@ class ShippedLayer(nn.Module):
 
 
 class OfficialLayer(nn.Module):
-    """Bidirectional messages and an edge update, each a two-layer MLP with LayerNorm, aggregated by sums::
+    """Bidirectional messages and an edge update, each a two-layer MLP with LayerNorm, aggregated by sums.
+
+    ::
 
         m_f = MLP_f([e_uv, h_u])   m_b = MLP_b([e_uv, h_v])   e'_uv = MLP_e([e_uv, h_u, h_v])
         h'_v = MLP_n([h_v, sum_u m_f, sum_w m_b]) + Q h_v

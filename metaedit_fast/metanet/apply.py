@@ -50,6 +50,7 @@ class NodeParameters:
 
 @lru_cache(maxsize=4096)
 def node_parameters(spec: MLPSpec) -> NodeParameters:
+    """Residuals of everything behind the weights in θ; see ``NodeParameters``."""
     starts = np.cumsum([0, *spec.widths])
     neuron, column, editable = [], [], []
     for kind, i, _, shape in spec.parameter_slices:
