@@ -20,7 +20,8 @@ Standardise = Literal["train", "121uci", "none"]
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """One split: ``x`` float32 ``[rows, features]``, ``y`` int64 ``[rows]``, ``index`` the rows' numbers in the
-    table, ``sensitive`` int64 ``[rows]`` per attribute (see ``Dataset.groups``)."""
+    table, ``sensitive`` int64 ``[rows]`` per attribute (see ``Dataset.groups``).
+    """
 
     x: NDArray[np.float32]
     y: NDArray[np.int64]

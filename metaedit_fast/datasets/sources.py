@@ -198,7 +198,7 @@ def _write_cache(name: str, text: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as out:
             out.write(gzip.compress(text, mtime=0))
-        os.replace(out.name, path)
+        Path(out.name).replace(path)
     except OSError:
         return
 

@@ -1,0 +1,196 @@
+"""Build a population: sample, train and store run after run, so that it can be stopped and resumed at any time."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from metaedit_fast.datasets import Dataset
+from metaedit_fast.errors import InvalidPopulationError, MissingDependencyError
+from metaedit_fast.models.mlp import MLP
+from metaedit_fast.population.record import PopulationRecord
+from metaedit_fast.population.sampling import DEFAULT_RANGES, Ranges, RunSpec, checkpoint_epochs, sample_runs
+from metaedit_fast.population.store import MANIFEST, Population, read_manifest, write_manifest, write_shard
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """One group: runs of one shape, which train together and fill one shard."""
+
+    path: Path
+    runs: tuple[RunSpec, ...]
+    checkpoints: tuple[int, ...]
+
+
+def build_population(
+    data: Dataset,
+    n_runs: int,
+    *,
+    seed: int,
+    out_dir: str | os.PathLike[str],
+    epochs: int = 60,
+    checkpoints: Sequence[int] | None = None,
+    ranges: Ranges = DEFAULT_RANGES,
+    jobs: int = 1,
+    progress: bool = False,
+) -> Population:
+    """Train ``n_runs`` runs on ``data.train`` and store three checkpoints of each under ``out_dir``.
+
+    ``checkpoints`` are epochs (default: early, middle and last of ``epochs``). Shards appear as groups of runs
+    finish; a second call with the same arguments trains only what is missing and gives the same population as
+    an uninterrupted one. Asking for more runs than before continues it, because a run does not depend on how
+    many there are. ``jobs`` is the number of processes, each with one thread; the result does not depend on it.
+    Cost: about 0.1 s of one core for a run and epoch of Adult; each group logs its own at level INFO.
+
+    Raises ``MissingDependencyError`` without torch, ``InvalidPopulationError`` where ``out_dir`` holds a
+    population of other data, seed, epochs or ranges, or a damaged shard.
+    """
+    _require_torch()
+    if n_runs < 1 or epochs < 1 or jobs < 1:
+        raise ValueError(f"n_runs, epochs and jobs: expected positive numbers, got {n_runs}, {epochs}, {jobs}")
+    wanted = checkpoint_epochs(epochs) if checkpoints is None else tuple(sorted(set(checkpoints)))
+    if not wanted or wanted[0] < 1 or len(wanted) > 127:
+        raise ValueError(f"checkpoints: expected 1 to 127 epochs, from 1 on, got {wanted}")
+    place = Path(out_dir)
+    place.mkdir(parents=True, exist_ok=True)
+    info = {
+        "data": data.name,
+        "attribution": data.attribution,
+        "seed": seed,
+        "checkpoint_epochs": list(wanted),
+        "ranges": {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(ranges).items()},
+    }
+    _claim(place, data, info)
+    runs = sample_runs(n_runs, seed=seed, n_inputs=data.n_features, ranges=ranges)
+    size = ranges.runs_per_shape
+    tasks = [_task(place, runs[start : start + size], wanted) for start in range(0, n_runs, size)]
+    missing = [task for task in tasks if not task.path.is_file()]
+    _log.info("%d runs in %d groups, %d groups already there", n_runs, len(tasks), len(tasks) - len(missing))
+    for task in _with_progress(_train_all(data, missing, jobs), len(tasks), len(missing), shown=progress):
+        _log.debug("finished %s", task.path.name)
+    names = [task.path.name for task in tasks]
+    write_manifest(place, names, dataset=data.fingerprint, info={**info, "n_runs": n_runs})
+    return Population.load(place)
+
+
+def _task(place: Path, runs: Sequence[RunSpec], checkpoints: tuple[int, ...]) -> _Task:
+    first = runs[0].run
+    path = place / f"runs-{first:07d}-{len(runs):03d}.parquet"
+    # The last group of a smaller build, now cut short, would count its runs twice.
+    for other in place.glob(f"runs-{first:07d}-*.parquet"):
+        if other != path:
+            other.unlink()
+    return _Task(path, tuple(runs), checkpoints)
+
+
+def _claim(place: Path, data: Dataset, info: dict[str, Any]) -> None:
+    """Make ``place`` an unfinished build of exactly this recipe, or refuse."""
+    if (place / MANIFEST).exists():
+        found = read_manifest(place, partial=True)
+        before = {k: v for k, v in found["info"].items() if k != "n_runs"}
+        if (found["dataset"], before) != (data.fingerprint, info):
+            raise InvalidPopulationError(
+                f"{place}: holds another population: expected {info} of dataset "
+                f"{data.fingerprint}, got {before} of dataset {found['dataset']}"
+            )
+    elif any(place.glob("*.parquet")):
+        raise InvalidPopulationError(f"{place}: holds Parquet files but no {MANIFEST}, so it is no build to resume")
+    write_manifest(place, [], dataset=data.fingerprint, info=info, complete=False)
+
+
+def _train_all(data: Dataset, tasks: Sequence[_Task], jobs: int) -> Iterator[_Task]:
+    """Train and store every task, and give each as it is done."""
+    if jobs == 1 or len(tasks) < 2:
+        for task in tasks:
+            yield _train_one(data, task)
+        return
+    # Spawned, not forked: torch and Arrow keep threads, which a fork would lose while they hold locks.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_use, initargs=(data,)) as pool:
+        for future in as_completed([pool.submit(_train_in_worker, task) for task in tasks]):
+            yield future.result()
+
+
+_worker_data: Dataset | None = None
+
+
+def _use(data: Dataset) -> None:
+    global _worker_data
+    _worker_data = data
+
+
+def _train_in_worker(task: _Task) -> _Task:
+    assert _worker_data is not None
+    return _train_one(_worker_data, task)
+
+
+def _train_one(data: Dataset, task: _Task) -> _Task:
+    import torch
+
+    from metaedit_fast.population.training import train_group
+
+    # One thread whatever the machine has: sums split differently over threads would change the last bits.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    try:
+        found = train_group(task.runs, data, checkpoints=task.checkpoints)
+    finally:
+        torch.set_num_threads(threads)
+    records = [
+        PopulationRecord(
+            mlp=MLP(c.run.spec, c.theta),
+            run=c.run.run,
+            split=c.run.split,
+            checkpoint=c.checkpoint,
+            epoch=c.epoch,
+            norm=c.run.norm,
+            dropout=c.run.dropout,
+            batch_size=c.run.batch_size,
+            learning_rate=c.run.learning_rate,
+            weight_decay=c.run.weight_decay,
+            val_accuracy=c.val_accuracy,
+            val_loss=c.val_loss,
+        )
+        for c in found
+    ]
+    write_shard(task.path, records, dataset=data.fingerprint)
+    seconds = time.perf_counter() - start
+    epochs = task.checkpoints[-1]
+    _log.info(
+        "%s: widths %s, batch %d, %.0f ms a run and epoch",
+        task.path.name,
+        "-".join(map(str, task.runs[0].spec.widths)),
+        task.runs[0].batch_size,
+        1e3 * seconds / (len(task.runs) * epochs),
+    )
+    return task
+
+
+def _with_progress(tasks: Iterator[_Task], total: int, missing: int, *, shown: bool) -> Iterator[_Task]:
+    if not shown:
+        yield from tasks
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("groups"), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        row = bar.add_task("training", total=total, completed=total - missing)
+        for task in tasks:
+            bar.advance(row)
+            yield task
+
+
+def _require_torch() -> None:
+    try:
+        import torch  # noqa: F401 (only to see whether it is there)
+    except ImportError as error:
+        raise MissingDependencyError("building a population needs torch: pip install 'metaedit-fast[train]'") from error
