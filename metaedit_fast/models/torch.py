@@ -1,0 +1,196 @@
+"""torch modules as MLPs: ``open_torch``.
+
+A module is read as in evaluation mode: dropout does nothing, batch norm uses its running statistics
+and is folded into the layer in front of it (or behind it, where it follows an activation or the
+input). ``nn.Sequential`` is walked directly; everything else is traced by ``torch.fx`` and must be a
+chain of the same operations, plus sums that are skips in the sense of ``MLPSpec``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+
+from metaedit_fast.models.chain import Array, Chain, Parameter, Value, refusal
+from metaedit_fast.models.opened import Arrays, Opened
+from metaedit_fast.models.torch_checks import require_plain_parameters, with_hooks
+from metaedit_fast.models.torch_modules import InputNormalisation
+
+_ACTIVATIONS: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu",
+    nn.GELU: "gelu",
+    nn.SiLU: "silu",
+    nn.Tanh: "tanh",
+    nn.LeakyReLU: "leaky_relu",
+    nn.Sigmoid: "sigmoid",
+    nn.ELU: "elu",
+    nn.ReLU6: "relu6",
+}
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class OpenedTorch(Opened[nn.Module]):
+    """A torch module that was read as an MLP; keys of slots are names of parameters."""
+
+    kind = "torch"
+
+    def _arrays(self) -> Arrays:
+        parameters = dict(self.model.named_parameters())
+        return {slot.key: to_numpy(parameters[slot.key], slot.key) for slot in self.slots}
+
+    def _copy(self) -> nn.Module:
+        return copy.deepcopy(self.model)
+
+    def _assign(self, model: nn.Module, arrays: Arrays) -> None:
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for key, array in arrays.items():
+                parameters[key].copy_(torch.from_numpy(array))
+
+
+def open_torch(module: nn.Module) -> OpenedTorch:
+    """Read a torch module as an MLP.
+
+    ``write`` gives a deep copy with other parameter values: dtype, device, ``requires_grad``, hooks,
+    buffers and training mode are kept, and so are the bits of every parameter that did not change.
+    Raises ``UnsupportedModelError``, naming the submodule or the node of the traced graph, for a
+    module that is no such chain, whose parameters are tied, pruned by hooks, parametrised, quantised
+    or without values.
+    """
+    from metaedit_fast.models.torch_graph import read_graph
+
+    require_plain_parameters(module)
+    reader = ModuleReader()
+    leaves = list(_leaves(module, ""))
+    if all(_is_known(leaf) for _, leaf in leaves):
+        value = reader.chain.value
+        for path, leaf in leaves:
+            value = reader.apply(leaf, path, value)
+        mlp, slots = reader.chain.finish(value, where="the end of the module")
+    else:
+        mlp, slots = read_graph(module, reader)
+    return OpenedTorch(module, mlp, slots, (*reader.notes, *with_hooks(module)))
+
+
+class ModuleReader:
+    """Tells a ``Chain`` what known modules compute, and collects notes."""
+
+    def __init__(self) -> None:
+        self.chain = Chain()
+        self.notes: list[str] = []
+
+    def apply(self, module: nn.Module, path: str, value: Value) -> Value:
+        """Follow ``value`` through ``module``, whose parameters are named ``path.weight`` and so on."""
+        where = f"module {path!r} ({type(module).__name__})" if path else f"module {type(module).__name__}"
+        kind = type(module)
+        if kind in _ACTIVATIONS:
+            tanh_form = isinstance(module, nn.GELU) and module.approximate == "tanh"
+            alpha = float(getattr(module, "negative_slope", getattr(module, "alpha", 0.0)))
+            return self.chain.activation(value, "gelu_tanh" if tanh_form else _ACTIVATIONS[kind], alpha, where=where)
+        if isinstance(module, nn.Linear) and kind is nn.Linear:
+            weight, bias = parameter(module, path, "weight"), parameter(module, path, "bias")
+            assert weight is not None
+            return self.chain.linear(value, weight, bias, transpose=True, where=where)
+        if isinstance(module, nn.BatchNorm1d) and kind is nn.BatchNorm1d:
+            return self._batch_norm(module, path, value, where)
+        if isinstance(module, nn.LayerNorm) and kind is nn.LayerNorm:
+            return self._layer_norm(module, path, value, where)
+        if isinstance(module, InputNormalisation):
+            scale, shift = (to_numpy(t, where).astype(np.float64) for t in (module.scale, module.shift))
+            return self.chain.affine(value, scale, shift, None, where=where)
+        if kind in _DROPOUTS:
+            self.note("dropout does nothing in evaluation")
+            return self.chain.activation(value, "identity", where=where)
+        if kind is nn.Identity:
+            return value
+        if isinstance(module, nn.Flatten) and kind is nn.Flatten:
+            if (module.start_dim, module.end_dim) != (1, -1):
+                raise refusal(where, "start_dim 1 and end_dim -1", (module.start_dim, module.end_dim))
+            return self.chain.flatten(value, None, where=where)
+        if isinstance(module, nn.Softmax) and kind is nn.Softmax:
+            return self.softmax(value, module.dim, where)
+        hint = _HINTS.get(kind.__name__, "this kind of module has no place in an MLP here")
+        raise refusal(where, f"one of {', '.join(_NAMES)}", f"{kind.__name__}: {hint}")
+
+    def note(self, text: str) -> None:
+        """Keep a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def softmax(self, value: Value, dim: object, where: str) -> Value:
+        """Softmax over the columns; torch takes them too where ``dim`` is None and the input has two axes."""
+        if dim not in (-1, 1, None):
+            raise refusal(where, "a softmax over dim -1 or 1", dim)
+        return self.chain.softmax(value, where=where)
+
+    def _batch_norm(self, module: nn.BatchNorm1d, path: str, value: Value, where: str) -> Value:
+        if module.running_mean is None or module.running_var is None:
+            raise refusal(where, "running statistics", "track_running_stats=False, whose outputs depend on the batch")
+        mean, variance = (to_numpy(t, where).astype(np.float64) for t in (module.running_mean, module.running_var))
+        gamma, beta = parameter(module, path, "weight"), parameter(module, path, "bias")
+        with np.errstate(divide="ignore", invalid="ignore"):  # a damaged model is told apart by its θ
+            scale = 1.0 / np.sqrt(variance + module.eps)
+            if gamma is not None:
+                scale = scale * gamma.array.astype(np.float64)
+            shift = -mean * scale
+        self.note(f"batch norm {path!r} is folded, with its running statistics; its scale stays as it is")
+        return self.chain.affine(value, scale, shift, beta, where=where)
+
+    def _layer_norm(self, module: nn.LayerNorm, path: str, value: Value, where: str) -> Value:
+        if len(module.normalized_shape) != 1:
+            raise refusal(where, "a layer norm over one axis", module.normalized_shape)
+        scale, shift = parameter(module, path, "weight"), parameter(module, path, "bias")
+        width = module.normalized_shape[0]
+        return self.chain.layer_norm(value, width, scale, shift, float(module.eps), where=where)
+
+
+def parameter(module: nn.Module, path: str, name: str) -> Parameter | None:
+    """Read a direct parameter of a module. Raises ``UnsupportedModelError`` where it is no parameter."""
+    key = f"{path}.{name}" if path else name
+    tensor = getattr(module, name)
+    if tensor is None:
+        return None
+    if not isinstance(tensor, nn.Parameter):
+        raise refusal(key, "an nn.Parameter", type(tensor).__name__)
+    return Parameter(key, to_numpy(tensor, key))
+
+
+def to_numpy(tensor: torch.Tensor, name: str) -> Array:
+    """Values of a tensor on any device; bfloat16, which numpy lacks, as float32."""
+    if tensor.is_quantized or tensor.dtype not in _DTYPES:
+        raise refusal(name, "a floating-point tensor", tensor.dtype)
+    if tensor.is_meta or tensor.layout != torch.strided:
+        raise refusal(name, "a dense tensor with values", f"device {tensor.device}, layout {tensor.layout}")
+    plain = tensor.detach().to("cpu")
+    array: Array = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+    return array
+
+
+def _is_known(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind.__module__.startswith("torch.nn.") or kind is InputNormalisation or kind.__name__ in _HINTS
+
+
+def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    """Nested ``nn.Sequential`` as one list, with paths; any other module is a leaf."""
+    if type(module) is not nn.Sequential:
+        yield path, module
+        return
+    for name, child in module._modules.items():  # named_children() leaves out a module's second mention
+        assert child is not None
+        yield from _leaves(child, f"{path}.{name}" if path else name)
+
+
+_NAMES = [kind.__name__ for kind in (nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.Dropout, nn.Flatten, *_ACTIVATIONS)]
+_HINTS = {
+    "DataParallel": "pass its .module",
+    "DistributedDataParallel": "pass its .module",
+    "OptimizedModule": "pass the module that was compiled, ._orig_mod",
+    "LogSoftmax": "leave it off and edit the logits: their softmax is the same",
+    "PReLU": "its slope is a parameter that an MLP here cannot hold",
+}

@@ -1,0 +1,259 @@
+"""Modules whose ``forward`` is Python code: traced by ``torch.fx`` and read node by node."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import fx, nn
+
+from metaedit_fast.errors import UnsupportedModelError
+from metaedit_fast.models.chain import Float64s, Parameter, Value, first_columns, padded, refusal
+from metaedit_fast.models.mlp import MLP
+from metaedit_fast.models.slots import Slot
+from metaedit_fast.models.torch import ModuleReader, to_numpy
+from metaedit_fast.models.torch_modules import InputNormalisation
+
+# Functions and tensor methods by what they compute; a trailing underscore, in place, makes no
+# difference in a chain, whose values have one reader.
+_ACTIVATIONS: dict[Any, str] = {
+    F.relu: "relu", torch.relu: "relu", torch.relu_: "relu", F.relu_: "relu", "relu": "relu", "relu_": "relu",
+    F.tanh: "tanh", torch.tanh: "tanh", torch.tanh_: "tanh", "tanh": "tanh", "tanh_": "tanh",
+    F.sigmoid: "sigmoid", torch.sigmoid: "sigmoid", torch.sigmoid_: "sigmoid", "sigmoid": "sigmoid",
+    "sigmoid_": "sigmoid", F.gelu: "gelu", F.silu: "silu", F.relu6: "relu6",
+    F.leaky_relu: "leaky_relu", F.leaky_relu_: "leaky_relu", F.elu: "elu", F.elu_: "elu",
+}  # fmt: skip
+_ALPHA = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0)}
+_SOFTMAX = (F.softmax, torch.softmax, "softmax")
+_ARITHMETIC: dict[Any, str] = {
+    operator.add: "add", torch.add: "add", "add": "add", operator.iadd: "add", "add_": "add",
+    operator.sub: "sub", torch.sub: "sub", "sub": "sub", operator.isub: "sub", "sub_": "sub",
+    operator.mul: "mul", torch.mul: "mul", "mul": "mul", operator.imul: "mul", "mul_": "mul",
+    operator.truediv: "div", torch.div: "div", "div": "div", operator.itruediv: "div", "div_": "div",
+}  # fmt: skip
+_IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv, "add_", "sub_", "mul_", "div_")
+_SAME = ("contiguous", "clone", torch.clone)
+
+
+class _Rows:
+    """The number of rows, or the shape, of a tensor inside the traced code."""
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Keep torch's own modules and ours whole; a user's code is traced."""
+        return type(m) is InputNormalisation or super().is_leaf_module(m, module_qualified_name)
+
+
+def read_graph(module: nn.Module, reader: ModuleReader) -> tuple[MLP, list[Slot]]:
+    """Read a module through the graph of its ``forward``. Raises ``UnsupportedModelError``."""
+    tensors = [*module.parameters(), *module.buffers()]
+    try:
+        # The copy shares the tensors: only its training flags differ, so that F.dropout(training=...) is off.
+        shadow = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors}).eval()
+        graph = _Tracer().trace(shadow)
+    except Exception as error:  # tracing runs the user's code, which may raise anything
+        raise UnsupportedModelError(
+            f"module {type(module).__name__}: expected a forward that torch.fx can trace, "
+            f"got {type(error).__name__}: {error}"
+        ) from error
+    return _GraphReader(shadow, reader).read(graph)
+
+
+class _GraphReader:
+    def __init__(self, module: nn.Module, reader: ModuleReader) -> None:
+        self.module = module
+        self.reader = reader
+        self.chain = reader.chain
+        self.values: dict[fx.Node, Value | _Rows | Parameter] = {}
+        self.buffers: set[str] = set()
+
+    def read(self, graph: fx.Graph) -> tuple[MLP, list[Slot]]:
+        """Follow all nodes in order; each must be part of the chain."""
+        inputs = 0
+        for node in graph.nodes:
+            where = f"node {node.name!r} of the traced graph"
+            if node.op == "placeholder":
+                inputs += 1
+                if inputs > 1:
+                    raise refusal(where, "one input", f"a second one, {node.target!r}")
+                self.values[node] = self.chain.value
+            elif node.op == "output":
+                return self.chain.finish(self._value(node.args[0], where), where="the output")
+            elif node.op == "get_attr":
+                key = str(node.target)
+                tensor = operator.attrgetter(key)(self.module)
+                self.values[node] = Parameter(key, to_numpy(tensor, key))
+                if not isinstance(tensor, torch.nn.Parameter):
+                    self.buffers.add(key)
+            elif node.op == "call_module":
+                target = self.module.get_submodule(str(node.target))
+                self.values[node] = self.reader.apply(target, str(node.target), self._value(node.args[0], where))
+            else:
+                self.values[node] = self._call(node, f"{where} ({_name(node.target)})")
+        raise AssertionError("a traced graph ends in an output")
+
+    def _call(self, node: fx.Node, where: str) -> Value | _Rows:
+        function = node.target
+        if function in _ARITHMETIC:
+            return self._arithmetic(node, _ARITHMETIC[function], where)
+        first = self._operand(node.args[0] if node.args else node.kwargs.get("input"), where)
+        if function in ("size", getattr) and isinstance(first, Value):
+            if function is getattr and node.args[1] != "shape":
+                raise refusal(where, "no attribute of a tensor but its shape", node.args[1])
+            return _Rows()
+        if isinstance(first, _Rows):
+            if function is not operator.getitem or node.args[1] != 0:
+                raise refusal(where, "only the number of rows of a shape", node.args[1:])
+            return first
+        if isinstance(first, Parameter):
+            raise refusal(where, "a tensor that depends on the input", f"the parameter {first.key}")
+        return self._compute(node, function, first, where)
+
+    def _compute(self, node: fx.Node, function: Any, value: Value, where: str) -> Value:
+        if function in _ACTIVATIONS:
+            return self._activation(node, _ACTIVATIONS[function], value, where)
+        if function in _SOFTMAX:
+            return self.reader.softmax(value, _argument(node, 1, "dim", None), where)
+        if function is F.linear:
+            return self._linear(node, value, where)
+        if function is F.dropout:
+            if _argument(node, 2, "training", True):
+                raise refusal(where, "dropout that ends in evaluation", "training=True")
+            self.reader.note("dropout does nothing in evaluation")
+            return self.chain.activation(value, "identity", where=where)
+        if function in (torch.flatten, "flatten"):
+            if (_argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1)) != (1, -1):
+                raise refusal(where, "start_dim 1 and end_dim -1", node.args[1:])
+            return self.chain.flatten(value, None, where=where)
+        if function in ("view", "reshape", torch.reshape):
+            return self._view(node, value, where)
+        if function in (torch.squeeze, "squeeze"):
+            if _argument(node, 1, "dim", None) not in (-1, 1):
+                raise refusal(where, "a squeeze of dim -1 or 1", node.args[1:])
+            return self.chain.squeeze(value, where=where)
+        if function is operator.getitem:
+            return first_columns(value, _columns(node.args[1], where), where=where)
+        if function is F.pad:
+            return self._pad(node, value, where)
+        if function in _SAME:
+            return value
+        raise refusal(where, "an operation of a plain MLP", _name(function))
+
+    def _activation(self, node: fx.Node, name: str, value: Value, where: str) -> Value:
+        alpha = float(_argument(node, 1, *_ALPHA[name])) if name in _ALPHA else 0.0
+        if name == "gelu" and _argument(node, 1, "approximate", "none") == "tanh":
+            name = "gelu_tanh"
+        return self.chain.activation(value, name, alpha, where=where)
+
+    def _linear(self, node: fx.Node, value: Value, where: str) -> Value:
+        held = [_argument(node, 1, "weight", None), _argument(node, 2, "bias", None)]
+        weight, bias = (None if h is None else self._operand(h, where) for h in held)
+        if not isinstance(weight, Parameter) or not isinstance(bias, Parameter | None):
+            raise refusal(where, "a weight and a bias that are parameters themselves", "computed ones")
+        for held_by in (weight, bias):
+            if held_by is not None and held_by.key in self.buffers:
+                raise refusal(where, "a weight and a bias that are parameters", f"the buffer {held_by.key}")
+        return self.chain.linear(value, weight, bias, transpose=True, where=where)
+
+    def _arithmetic(self, node: fx.Node, operation: str, where: str) -> Value:
+        """Read ``a + b`` and the like: of two tensors a skip, of a tensor and a constant a scale and shift."""
+        if set(node.kwargs) - {"input", "other"}:
+            raise refusal(where, "plain arithmetic", dict(node.kwargs))
+        operands = [_argument(node, 0, "input", None), _argument(node, 1, "other", None)]
+        left, right = (self._operand(o, where) if isinstance(o, fx.Node) else o for o in operands)
+        in_place = node.target in _IN_PLACE
+        if isinstance(left, Value) and isinstance(right, Value):
+            if operation != "add":
+                raise refusal(where, "no arithmetic of two tensors but a sum", operation)
+            if left is self.chain.value:
+                return self.chain.skip(left, right, where=where)
+            if in_place:
+                expected = "a sum in place into the pre-activations only"
+                raise refusal(where, expected, "one into an earlier layer's outputs")
+            return self.chain.skip(right, left, where=where)
+        if isinstance(left, Value):
+            value, held, swapped = left, right, False
+        else:
+            value, held, swapped = self._value(operands[1], where), left, True
+        if swapped and operation == "div":
+            raise refusal(where, "a tensor divided by a constant", "a constant divided by a tensor")
+        scale, shift, home = self._constant(operation, held, swapped, where)
+        result = self.chain.affine(value, scale, shift, home, where=where)
+        if in_place:
+            value.layer = None  # a skip would see the changed values
+        return result
+
+    def _constant(
+        self, operation: str, held: object, swapped: bool, where: str
+    ) -> tuple[Float64s, Float64s, Parameter | None]:
+        """Give scale, shift and home of an operation with a constant."""
+        if isinstance(held, Parameter):
+            constant = held.array.astype(np.float64)
+            constant = constant.reshape(() if constant.size == 1 else -1)
+            if held.array.shape[:-1] not in ((), (1,)):
+                raise refusal(where, "a constant per column", f"{held.key} of shape {held.array.shape}")
+        elif isinstance(held, int | float):
+            constant = np.asarray(held, np.float64)
+        else:
+            raise refusal(where, "a tensor and a constant", repr(held))
+        one, zero = np.asarray(1.0), np.asarray(0.0)
+        match operation:
+            case "mul":
+                return constant, zero, None
+            case "div":
+                return 1.0 / constant, zero, None
+            case "sub":
+                return (-one, constant, None) if swapped else (one, -constant, None)
+        if isinstance(held, Parameter) and constant.ndim and held.key not in self.buffers:
+            return one, zero, held
+        return one, constant, None
+
+    def _view(self, node: fx.Node, value: Value, where: str) -> Value:
+        shape = node.args[1] if isinstance(node.args[1], list | tuple) else node.args[1:]
+        sizes = [self.values.get(size) if isinstance(size, fx.Node) else size for size in shape]
+        match sizes:
+            case [_Rows(), -1]:
+                return self.chain.flatten(value, None, where=where)
+            case [_Rows() | -1, int(width)] if width > 0:
+                return self.chain.flatten(value, width, where=where)
+        raise refusal(where, "a view of rows by columns", tuple(shape))
+
+    def _pad(self, node: fx.Node, value: Value, where: str) -> Value:
+        widths, mode = _argument(node, 1, "pad", None), _argument(node, 2, "mode", "constant")
+        fill = _argument(node, 3, "value", None)
+        if not isinstance(widths, list | tuple) or len(widths) != 2 or widths[0] != 0 or mode != "constant" or fill:
+            raise refusal(where, "zeros behind the columns", (widths, mode, fill))
+        return padded(value, int(widths[1]), self.chain.width_of(value), where=where)
+
+    def _operand(self, argument: Any, where: str) -> Value | _Rows | Parameter:
+        if not isinstance(argument, fx.Node):
+            raise refusal(where, "a tensor", repr(argument))
+        return self.values[argument]
+
+    def _value(self, argument: Any, where: str) -> Value:
+        operand = self._operand(argument, where)
+        if not isinstance(operand, Value):
+            raise refusal(where, "a tensor that depends on the input", "a parameter or a shape")
+        return operand
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
+def _columns(index: Any, where: str) -> int:
+    """The stop of ``[:, :stop]``."""
+    match index:
+        case (slice(start=None, stop=None, step=None), slice(start=None | 0, stop=int(stop), step=None | 1)):
+            return stop
+    raise refusal(where, "a slice [:, :n]", index)
+
+
+def _name(target: Callable[..., Any] | str) -> str:
+    return target if isinstance(target, str) else getattr(target, "__name__", repr(target))
