@@ -70,7 +70,8 @@ format: $(CHECK)/.installed  ## let the formatters write
 inplace:  ## build the extension into the source tree, with the $(PYTHON) that has pybind11
 	cmake -S . -B build/inplace -DPython_EXECUTABLE="$$(command -v $(PYTHON))" -DCMAKE_BUILD_TYPE=Release
 	cmake --build build/inplace --parallel
-	cmake --install build/inplace --prefix . --strip
+	cmake --install build/inplace --prefix build/inplace/root --strip
+	mv build/inplace/root/metaedit_fast/_core*.so metaedit_fast/  # at once: a running process keeps the old one
 
 clean:  ## remove everything that the other targets made
 	rm -rf build dist demo-output $(TEST) $(CHECK) $(DEMO) .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
