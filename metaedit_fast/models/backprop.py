@@ -51,8 +51,8 @@ def trace(mlp: MLP, x: ArrayLike, dtype: type[np.floating] = np.float32) -> Trac
         z = result.outputs[i] @ values["weight", i] + values["bias", i]
         standardised = inverse_std = None
         if layer.norm == "layer":
-            centred = z - z.mean(axis=1, keepdims=True)
-            inverse_std = 1 / np.sqrt((centred * centred).mean(axis=1, keepdims=True) + dtype(layer.eps))
+            centred = z - _row_mean(z)
+            inverse_std = 1 / np.sqrt(_row_mean(centred * centred) + dtype(layer.eps))
             standardised = centred * inverse_std
             z = standardised * values["norm_scale", i] + values["norm_shift", i]
         for source in spec.skips_into(i + 1):
@@ -73,6 +73,7 @@ def backward(run: Trace, output_gradient: Floats) -> Gradients:
     found: dict[tuple[str, int], Floats] = {}
     linear: list[Floats] = [output_gradient] * len(spec.layers)
     into: dict[int, Floats] = {len(spec.layers): output_gradient}
+    ones = np.ones(len(output_gradient), dtype)
     for i in reversed(range(len(spec.layers))):
         layer = spec.layers[i]
         gradient = into.pop(i + 1) * activations.derivative(layer.activation, run.pre_activation[i], layer.alpha)
@@ -81,20 +82,26 @@ def backward(run: Trace, output_gradient: Floats) -> Gradients:
             _add(into, source, run.outputs[source].shape, gradient[:, :shared])
         standardised, inverse_std = run.standardised[i], run.inverse_std[i]
         if standardised is not None and inverse_std is not None:
-            found["norm_scale", i] = (gradient * standardised).sum(axis=0)
-            found["norm_shift", i] = gradient.sum(axis=0)
+            found["norm_scale", i] = ones @ (gradient * standardised)
+            found["norm_shift", i] = ones @ gradient
             scaled = gradient * values["norm_scale", i]
-            along = (scaled * standardised).mean(axis=1, keepdims=True)
-            gradient = inverse_std * (scaled - scaled.mean(axis=1, keepdims=True) - standardised * along)
+            along = _row_mean(scaled * standardised)
+            gradient = inverse_std * (scaled - _row_mean(scaled) - standardised * along)
         linear[i] = gradient
         found["weight", i] = run.outputs[i].T @ gradient
-        found["bias", i] = gradient.sum(axis=0)
+        found["bias", i] = ones @ gradient
         if i > 0:
             _add(into, i, run.outputs[i].shape, gradient @ values["weight", i].T)
     theta = np.empty(spec.n_parameters, dtype)
     for kind, index, where, _ in spec.parameter_slices:
         theta[where] = found[kind, index].ravel()
     return Gradients(theta, linear)
+
+
+def _row_mean(values: Floats) -> Floats:
+    """Mean of each row, ``[rows, 1]``; on rows this short the matrix product is several times faster than ``mean``."""
+    width = values.shape[1]
+    return np.asarray(values @ np.ones((width, 1), values.dtype) / values.dtype.type(width))
 
 
 def _add(into: dict[int, Floats], neuron_layer: int, shape: tuple[int, ...], gradient: Floats) -> None:
