@@ -113,7 +113,7 @@ class _Problem:
             raise ValueError("x: expected at least one row, got none")
         self._log_p = original.log_proba(x)
         self._free = free
-        self.theta = edited.theta.copy()
+        self.theta: NDArray[np.float32] = edited.theta.copy()
         self._mlp = MLP(edited.spec, self.theta)  # shares theta; the rows are normalised already
         self._scale = np.ones(free.size, np.float32)
         self.history: list[float] = []
