@@ -1,9 +1,147 @@
-"""The package as users install it: light to import, complete, self-contained."""
+"""The package as users get it: light to import, complete, self-contained, free of what it does not need."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
 import metaedit_fast
+from metaedit_fast import _core, versions
+
+IMPORT_SECONDS = 0.3
+HEAVY = ("torch", "sklearn", "scipy", "pandas", "onnx", "onnxruntime", "pyarrow")
+CORE = Path(_core.__file__)
+X86_64 = platform.machine().lower() in ("x86_64", "amd64")
 
 
-def test_import() -> None:
-    assert metaedit_fast.__doc__
+def python(code: str, *options: str) -> str:
+    """The standard output of a fresh interpreter that runs ``code`` away from the source tree."""
+    return subprocess.run(
+        [sys.executable, *options, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=CORE.anchor,
+        env={k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "COV"))},
+    ).stdout
+
+
+def tool(name: str, *arguments: str) -> str:
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not on this machine")
+    return subprocess.run([name, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def wheel_files() -> list[str]:
+    """What the wheel put into place, from the record that pip keeps of it."""
+    try:
+        files = importlib.metadata.files("metaedit_fast")
+    except importlib.metadata.PackageNotFoundError:
+        files = None
+    if files is None:
+        pytest.skip("metaedit_fast runs from its source tree; 'make test' installs it")
+    return [str(file) for file in files if "__pycache__" not in str(file)]
+
+
+@pytest.mark.skipif("METAEDIT_TEST_INSTALLED" not in os.environ, reason="only 'make test' promises an installation")
+def test_the_tests_meet_the_installed_package() -> None:
+    repository = Path(__file__).parents[1]
+    for found in (Path(metaedit_fast.__file__), CORE):
+        assert repository / "metaedit_fast" not in found.parents
+        assert "site-packages" in found.parts
+
+
+def test_import_loads_nothing_heavy() -> None:
+    loaded = python("import sys, metaedit_fast; print(*(m.partition('.')[0] for m in sys.modules))").split()
+    assert "metaedit_fast" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_import_is_quick() -> None:
+    code = "import time; start = time.perf_counter(); import metaedit_fast; print('took', time.perf_counter() - start)"
+    assert min(float(python(code).split()[-1]) for _ in range(5)) < IMPORT_SECONDS
+
+
+def test_import_prints_and_warns_nothing() -> None:
+    assert python("import metaedit_fast", "-W", "error") == ""
+
+
+def test_the_core_loads_no_python_but_numpy() -> None:
+    loaded = python("import sys, metaedit_fast._core; print(*(m.partition('.')[0] for m in sys.modules))").split()
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_show_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    versions.show_versions()
+    printed = capsys.readouterr().out
+    found = dict(line.split(maxsplit=1) for line in printed.splitlines())
+    assert found["python"] == platform.python_version()
+    assert found["numpy"] == importlib.metadata.version("numpy")
+    assert found["core"].startswith(_core.__version__)
+    assert {"platform", "processor", "onnx", "onnxruntime", "pyarrow", "typer", "rich"} <= set(found)
+
+
+def test_show_versions_imports_nothing_heavy() -> None:
+    code = "from metaedit_fast import versions; versions.versions(); import sys; print(*sys.modules)"
+    assert not set(HEAVY) & set(python(code).split())
+
+
+def test_one_version_everywhere(wheel_files: list[str]) -> None:
+    assert importlib.metadata.version("metaedit_fast") == _core.__version__ == _core.build_info()["version"]
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel_files: list[str]) -> None:
+    package = [file for file in wheel_files if file.startswith("metaedit_fast/")]
+    others = {file.split("/")[0] for file in wheel_files if file not in package and not file.startswith("..")}
+    assert len(others) == 1, others
+    assert re.fullmatch(r"metaedit_fast-[0-9.]+\.dist-info", others.pop())
+    assert {"metaedit_fast/py.typed", "metaedit_fast/_core.pyi", "metaedit_fast/__init__.py"} <= set(package)
+    assert sum(file.startswith("metaedit_fast/_core.") and not file.endswith(".pyi") for file in package) == 1
+    assert not [file for file in package if file.endswith((".cpp", ".hpp", ".o", ".a"))]
+    assert [file for file in wheel_files if file.endswith("licenses/LICENSE")]
+    assert [file for file in wheel_files if file.endswith("licenses/NOTICE")]
+
+
+def test_wheel_holds_every_file_of_the_source_package(wheel_files: list[str]) -> None:
+    repository = Path(__file__).parents[1]
+    listed = subprocess.run(
+        ["git", "ls-files", "metaedit_fast"], cwd=repository, capture_output=True, text=True, check=False
+    )
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    assert not set(listed.stdout.split()) - set(wheel_files)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ldd and ELF are Linux's")
+def test_core_needs_the_system_alone() -> None:
+    needed = tool("ldd", str(CORE))
+    assert "not found" not in needed
+    for library in ("libtorch", "libc10", "libgomp", "libomp", "libiomp", "libpython"):
+        assert library not in needed
+
+
+@pytest.mark.skipif(not X86_64 or sys.platform != "linux", reason="about x86-64 on Linux")
+def test_core_runs_on_machines_without_avx() -> None:
+    listing = tool("objdump", "--disassemble", "--no-show-raw-insn", str(CORE))
+    # Every AVX, AVX2, FMA and AVX-512 instruction is named v...; of the baseline's, only verr and verw are.
+    found = set(re.findall(r"^\s*[0-9a-f]+:\s+(v[a-z0-9]+)", listing, re.MULTILINE)) - {"verr", "verw"}
+    assert not found
+    assert "ymm" not in listing
+    assert re.search(r"^\s*[0-9a-f]+:\s+mulps", listing, re.MULTILINE), "the listing shows no arithmetic at all"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nm -D reads ELF")
+def test_core_exports_its_entry_point_alone() -> None:
+    exported = {line.split()[-1] for line in tool("nm", "-D", "--defined-only", str(CORE)).splitlines()}
+    assert "PyInit__core" in exported
+    assert not [symbol for symbol in exported if "metaedit" in symbol]
