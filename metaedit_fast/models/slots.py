@@ -26,7 +26,7 @@ class Slot:
     carry what was folded into it, such as a batch norm in evaluation.
 
     ``offset`` (float64 ``[n_in]``, of a bias only) is a constant that the model adds to the inputs of
-    this layer: the MLP's bias then holds ``offset @ weight`` too, with the MLP's present weights.
+    this layer: the MLP's bias then holds ``offset @ weight`` too, with the weights as they are stored.
     """
 
     kind: str
@@ -37,21 +37,23 @@ class Slot:
     shift: float | NDArray[np.float64] = 0.0
     offset: NDArray[np.float64] | None = None
 
-    def carried(self, mlp: MLP) -> float | NDArray[np.float64]:
-        """What the inputs' constant ``offset`` adds to this slot's value under the weights of ``mlp``."""
-        return 0.0 if self.offset is None else self.offset @ mlp.weight(self.layer).astype(np.float64)
+    def exact(self, stored: NDArray[np.generic], shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """The MLP's value of this slot before it is rounded, what ``offset`` adds left out.
 
-    def load(
-        self, stored: NDArray[np.generic], shape: tuple[int, ...], carried: float | NDArray[np.float64] = 0.0
-    ) -> NDArray[np.float32]:
-        """The MLP's value of this slot; ``stored`` is broadcast to ``shape`` where it is smaller."""
+        ``stored`` is broadcast to ``shape`` where it is smaller.
+        """
         oriented = stored.T if self.transpose else stored
         if oriented.size == int(np.prod(shape)):
             oriented = oriented.reshape(shape)
         with np.errstate(invalid="ignore", over="ignore"):  # a non-finite model is told apart later, by its θ
-            value = oriented.astype(np.float64) * self.scale + self.shift + carried
-            value = value.astype(np.float32)
-        return np.ascontiguousarray(np.broadcast_to(value, shape))
+            return np.broadcast_to(oriented.astype(np.float64) * self.scale + self.shift, shape)
+
+    def load(
+        self, stored: NDArray[np.generic], shape: tuple[int, ...], carried: float | NDArray[np.float64] = 0.0
+    ) -> NDArray[np.float32]:
+        """The MLP's value of this slot; ``carried`` is what ``offset`` adds."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return (self.exact(stored, shape) + carried).astype(np.float32)
 
     def store(
         self,
@@ -96,19 +98,28 @@ class Slot:
 
 def fill(mlp: MLP, slots: list[Slot], arrays: dict[str, NDArray[np.generic]]) -> None:
     """Load every slot into θ, in place."""
-    for slot in sorted(slots, key=lambda slot: slot.kind != "weight"):  # an offset needs the weights
+    for slot in slots:
         target = mlp.parameter(slot.kind, slot.layer)
-        target[...] = slot.load(arrays[slot.key], target.shape, slot.carried(mlp))
+        target[...] = slot.load(arrays[slot.key], target.shape, _carried(slot, mlp, slots, arrays))
 
 
 def collect(mlp: MLP, slots: list[Slot], arrays: dict[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
     """The foreign arrays that hold θ: every slot's key, with unchanged arrays passed through as they are."""
-    before = mlp.replace(mlp.theta.copy())
-    if any(slot.offset is not None for slot in slots):
-        fill(before, slots, arrays)
-    return {
-        slot.key: slot.store(
-            mlp.parameter(slot.kind, slot.layer), arrays[slot.key], slot.carried(mlp), slot.carried(before)
-        )
-        for slot in slots
-    }
+    written: dict[str, NDArray[np.generic]] = {}
+    for slot in sorted(slots, key=lambda slot: slot.offset is not None):  # an offset follows the written weights
+        before, after = (_carried(slot, mlp, slots, held) for held in (arrays, written))
+        value = mlp.parameter(slot.kind, slot.layer)
+        written[slot.key] = slot.store(value, arrays[slot.key], after, before)
+    return written
+
+
+def _carried(
+    slot: Slot, mlp: MLP, slots: list[Slot], arrays: dict[str, NDArray[np.generic]]
+) -> float | NDArray[np.float64]:
+    """What the constant ``offset`` of the inputs adds to this slot's value."""
+    if slot.offset is None:
+        return 0.0
+    shape = mlp.weight(slot.layer).shape
+    weight = next(other for other in slots if (other.kind, other.layer) == ("weight", slot.layer))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(slot.offset @ weight.exact(arrays[weight.key], shape))
