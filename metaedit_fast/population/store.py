@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -101,8 +102,12 @@ class Population(Sequence[PopulationRecord]):
     def content_hash(self) -> str:
         """sha256 over all records and the dataset, in hex; the layout of the shards does not matter."""
         digest = hashlib.sha256(self.dataset.encode())
+        texts = _SpecTexts()
         for record in self._records:
-            digest.update(record.mlp.content_hash().encode())
+            mlp = record.mlp
+            digest.update(texts[mlp.spec].encode())
+            for part in (mlp.theta, mlp.input_scale, mlp.input_shift):
+                digest.update(b"-" if part is None else _bytes(part))
             digest.update(repr(record.metadata()).encode())
         return digest.hexdigest()
 
@@ -136,6 +141,11 @@ class Population(Sequence[PopulationRecord]):
         for name in manifest["shards"]:
             records += read_shard(place / name, dataset=manifest["dataset"])
         records.sort(key=lambda r: (r.run, r.epoch, r.checkpoint))
+        split_of: dict[int, str] = {}
+        for record in records:
+            first = split_of.setdefault(record.run, record.split)
+            # Checkpoints of one run in two splits would let a test model leak into training.
+            _expect(first == record.split, place, f"all checkpoints of run {record.run} in {first}", record.split)
         return cls(records, dataset=manifest["dataset"], info=manifest["info"])
 
     def __repr__(self) -> str:
@@ -175,6 +185,7 @@ def read_manifest(folder: Path, *, partial: bool = False) -> dict[str, Any]:
         _expect(isinstance(manifest["dataset"], str), path, "dataset as text", manifest["dataset"])
         _expect(isinstance(manifest["info"], dict), path, "info as an object", manifest["info"])
         _expect(isinstance(shards, list) and len(shards) <= MAX_SHARDS, path, f"at most {MAX_SHARDS} shards", shards)
+        _expect(len(set(shards)) == len(shards), path, "every shard once", shards)
         for name in shards:
             # A plain file name: a manifest must not lead outside its folder.
             _expect(isinstance(name, str) and bool(_SHARD_NAME.fullmatch(name)), path, "a shard's file name", name)
@@ -211,12 +222,10 @@ def write_shard(path: Path, records: Sequence[PopulationRecord], *, dataset: str
     import pyarrow.parquet as pq
 
     schema = arrow_schema(dataset)
-    texts: dict[MLPSpec, str] = {}
+    texts = _SpecTexts()
     columns: dict[str, list[Any]] = {name: [] for name in schema.names}
     for record in records:
         mlp = record.mlp
-        if mlp.spec not in texts:
-            texts[mlp.spec] = mlp.spec.to_json()
         columns["spec"].append(texts[mlp.spec])
         columns["weights"].append(_bytes(mlp.theta))
         columns["input_scale"].append(None if mlp.input_scale is None else _bytes(mlp.input_scale))
@@ -303,9 +312,26 @@ def _parse_spec(path: Path, text: str) -> MLPSpec:
     try:
         spec = MLPSpec.from_json(text)
         _expect(spec.n_parameters <= MAX_PARAMETERS, path, f"at most {MAX_PARAMETERS} parameters", spec.n_parameters)
-    except (ValueError, RecursionError) as error:
+        for layer in spec.layers:
+            numbers = all(isinstance(v, float | int) and math.isfinite(v) for v in (layer.alpha, layer.eps))
+            flags = isinstance(layer.bias, bool) and isinstance(layer.norm_affine, bool)
+            _expect(numbers and flags, path, "a layer with finite numbers and true or false", layer)
+    except (ValueError, OverflowError, RecursionError) as error:
         raise InvalidPopulationError(f"{path}: {error}") from error
     return spec
+
+
+class _SpecTexts:
+    """Each architecture's JSON, made once: thousands of models share a few spec objects."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[MLPSpec, str]] = {}
+
+    def __getitem__(self, spec: MLPSpec) -> str:
+        # By identity, because hashing a spec costs as much as its JSON; the spec kept here keeps its id taken.
+        if id(spec) not in self._known:
+            self._known[id(spec)] = (spec, spec.to_json())
+        return self._known[id(spec)][1]
 
 
 def _bytes(array: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:

@@ -70,7 +70,7 @@ def train_group(
             dropout = _Dropout(stack.runs, batch_size)
             for epoch in range(1, wanted[-1] + 1):
                 for x, target in _batches(data, orders, batch_size):
-                    gradient = torch.softmax(stack.forward(x, dropout.masks(), training=True), dim=2)
+                    gradient = torch.softmax(stack.forward(x, dropout.masks(), training=True), dim=1)
                     stack.backward(gradient.sub_(target).div_(batch_size))
                     optimiser.step()
                 if epoch in wanted:
@@ -83,14 +83,14 @@ def train_group(
 
 
 def _batches(data: Dataset, orders: Sequence[np.random.Generator], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each run's own shuffle of the training rows: ``[K, batch, features]`` and one-hot ``[K, batch, 2]``."""
+    """Each run's own shuffle of the training rows: ``[K, batch, features]`` and one-hot ``[K, 2, batch]``."""
     n = len(data.train) // batch_size * batch_size
     order = np.stack([rng.permutation(len(data.train))[:n] for rng in orders])
     index = torch.from_numpy(order)
     x = torch.from_numpy(data.train.x)[index]
-    target = torch.eye(2)[torch.from_numpy(data.train.y)[index]]
+    target = torch.eye(2)[:, torch.from_numpy(data.train.y)[index]].transpose(0, 1).contiguous()
     for start in range(0, n, batch_size):
-        yield x[:, start : start + batch_size], target[:, start : start + batch_size]
+        yield x[:, start : start + batch_size], target[:, :, start : start + batch_size]
 
 
 class _Adam:
@@ -150,8 +150,9 @@ class _Dropout:
             self.bytes[k] = generator.random_raw(self.words).view(np.uint8)
         drawn = torch.from_numpy(self.bytes)
         for i, out in enumerate(self.out):
-            part = drawn[:, self.edges[i] : self.edges[i + 1]].unflatten(1, self.shape[i])
-            torch.mul(part >= self.threshold, self.factor, out=out)
+            part = drawn[:, self.edges[i] : self.edges[i + 1]].view(-1, *self.shape[i])
+            # Comparing straight into floats is far quicker than through booleans.
+            torch.ge(part, self.threshold, out=out).mul_(self.factor)
         return self.out
 
 
@@ -163,9 +164,9 @@ def _record(stack: Stack, data: Dataset, checkpoint: int, epoch: int) -> list[Ch
     for start in range(0, len(rows), chunk):
         x, y = rows[start : start + chunk], labels[start : start + chunk]
         logits = stack.forward(x.expand(len(stack.runs), -1, -1))
-        log_p = torch.log_softmax(logits, dim=2)
-        losses -= log_p.gather(2, y.view(1, -1, 1).expand(len(logits), -1, 1)).sum((1, 2))
-        hits += (logits.argmax(2) == y).sum(1)
+        log_p = torch.log_softmax(logits, dim=1)
+        losses -= log_p.gather(1, y.expand(len(logits), 1, -1)).sum((1, 2))
+        hits += (logits.argmax(1) == y).sum(1)
     return [
         Checkpoint(run, checkpoint, epoch, stack.theta(k), hits[k].item() / len(rows), losses[k].item() / len(rows))
         for k, run in enumerate(stack.runs)
