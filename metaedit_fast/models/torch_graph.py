@@ -44,7 +44,27 @@ class _Rows:
     """The number of rows, or the shape, of a tensor inside the traced code."""
 
 
+class _Proxy(fx.Proxy):
+    """Records ``x += y`` as what it is; fx's own proxy would take it for ``x = x + y``."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.isub, (self, other), {})
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.imul, (self, other), {})
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.itruediv, (self, other), {})
+
+
 class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Give the proxy that tells arithmetic in place apart."""
+        return _Proxy(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Keep torch's own modules and ours whole; a user's code is traced."""
         return type(m) is InputNormalisation or super().is_leaf_module(m, module_qualified_name)
