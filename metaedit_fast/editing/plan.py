@@ -1,0 +1,135 @@
+"""What one call of ``edit`` does to each of its models, checked before any work begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metaedit_fast.data import Table, as_table
+from metaedit_fast.editing.editor import Editor, load_editor
+from metaedit_fast.editing.targets import budget_of
+from metaedit_fast.requirements import get_requirement
+
+if TYPE_CHECKING:
+    from metaedit_fast.datasets import Rows
+
+THREADS_VARIABLE = "METAEDIT_NUM_THREADS"
+ON_ERROR = ("refuse", "raise")
+PROBE_ROWS = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The editor, how much it edits (``budget``; 0 is nothing), and the rows that it and the metrics look at.
+
+    ``probe`` is float32 ``[rows, n_inputs]``; None where neither editor nor refinement reads rows.
+    ``measured`` is None where no data were given. ``held_out`` says that no row of it is in the probe.
+    """
+
+    editor: Editor
+    budget: float
+    refine: int
+    seed: int
+    num_threads: int
+    on_error: str
+    probe: NDArray[np.float32] | None
+    measured: Table | None
+    held_out: bool
+
+    def settings(self) -> dict[str, Any]:
+        """What a reader of the result needs to know about the call, as JSON takes it."""
+        return {
+            "requirement": self.editor.info.requirement,
+            "budget": self.budget,
+            "refine": self.refine,
+            "seed": self.seed,
+            "probe_rows": 0 if self.probe is None else len(self.probe),
+            "metric_rows": 0 if self.measured is None else len(self.measured),
+            "metric_rows_held_out": self.held_out,
+        }
+
+
+def make_plan(
+    editor: Editor | str | Path,
+    *,
+    target: Mapping[str, float] | None,
+    strength: float | None,
+    data: Table | Rows | ArrayLike | None,
+    refine: int,
+    probe_rows: int,
+    num_threads: int | None,
+    on_error: str,
+    seed: int,
+) -> Plan:
+    """Check the arguments of ``edit`` and choose the rows. Raises ``ValueError`` that names the argument."""
+    if on_error not in ON_ERROR:
+        raise ValueError(f"on_error: expected one of {ON_ERROR}, got {on_error!r}")
+    for name, value, least in (("refine", refine, 0), ("probe_rows", probe_rows, 1), ("seed", seed, 0)):
+        _require_integer(name, value, least)
+    threads = thread_count(num_threads)
+    loaded = editor if isinstance(editor, Editor) else load_editor(editor)
+    budget = budget_of(get_requirement(loaded.info.requirement), target, strength)
+    table = None if data is None else _fitting(as_table(data), loaded)
+    reads_rows = loaded.needs_probe or refine > 0
+    if reads_rows and table is None:
+        who = "refine" if not loaded.needs_probe else "this editor"
+        raise ValueError(f"data: {who} reads a probe of unlabelled rows, got none; pass data=rows or data=Table(X, y)")
+    probe, measured, held_out = None, table, table is not None
+    if reads_rows and table is not None:
+        probe, measured, held_out = split_rows(table, probe_rows, seed)
+    return Plan(loaded, budget, refine, seed, threads, on_error, probe, measured, held_out)
+
+
+def split_rows(table: Table, probe_rows: int, seed: int) -> tuple[NDArray[np.float32], Table, bool]:
+    """``probe_rows`` rows drawn with ``seed``, and the rows to measure on: the others.
+
+    Where fewer others would be left than the probe has, the metrics take all rows, and the third value,
+    which says whether they are held out, is False.
+    """
+    count = min(probe_rows, len(table))
+    order = np.random.default_rng(seed).permutation(len(table))
+    probe = table.X[np.sort(order[:count])]
+    if len(table) - count < count:
+        return probe, table, False
+    return probe, table.take(np.sort(order[count:])), True
+
+
+def thread_count(num_threads: int | None) -> int:
+    """Threads to use: ``num_threads``, else ``METAEDIT_NUM_THREADS``, else the processors this process may use.
+
+    Raises ``ValueError`` unless it is a positive integer.
+    """
+    if num_threads is not None:
+        _require_integer("num_threads", num_threads, 1)
+        return int(num_threads)
+    text = os.environ.get(THREADS_VARIABLE)
+    if text:
+        if not text.strip().isdecimal() or int(text) < 1:
+            raise ValueError(f"{THREADS_VARIABLE}: expected a positive integer, got {text!r}")
+        return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _fitting(table: Table, editor: Editor) -> Table:
+    n_inputs, n_classes = editor.info.config.n_inputs, editor.info.config.n_classes
+    if table.n_features != n_inputs:
+        raise ValueError(f"data: this editor's models take {n_inputs} features, got rows of {table.n_features}")
+    if table.y is not None and table.y.max() >= n_classes:
+        raise ValueError(
+            f"y: this editor's models have the classes 0 to {n_classes - 1}, got {int(table.y.max())}; "
+            "labels are indices of the model's outputs"
+        )
+    return table
+
+
+def _require_integer(name: str, value: object, least: int) -> None:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")

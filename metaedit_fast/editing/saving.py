@@ -1,0 +1,135 @@
+"""An edit's result on disk: a folder of ONNX models, or a population, and ``result.json``.
+
+The folder appears whole or not at all: it is written beside its place and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from metaedit_fast.editing.result import EditRecord, EditResult
+
+RESULT = "result.json"
+POPULATION = "population"
+FORMAT = "metaedit_fast.result"
+FORMAT_VERSION = 1
+
+
+def save_result(result: EditResult, folder: Path, *, overwrite: bool) -> Path:
+    """Write every model that was not refused as ``NAME.onnx`` and the records as ``result.json``.
+
+    ``NAME`` is the given file's, made unique where two are alike. torch modules, scikit-learn estimators
+    and ``MLP`` are written as ONNX too, because their own formats are pickles. A population is written as
+    one, into ``population/``. ``result.json`` holds ``EditResult.to_dict()`` and each record's ``file``.
+
+    An existing folder is taken where it is empty, and replaced with ``overwrite`` where it holds a former
+    result and nothing else. Returns the folder. Raises ``FileExistsError`` otherwise.
+    """
+    place = folder.resolve()
+    require_replaceable(place, overwrite=overwrite)
+    _require_no_source(result, place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    try:
+        content = temporary / "new"
+        content.mkdir()
+        _write_content(result, content)
+        if place.exists():
+            place.rename(temporary / "old")
+        try:
+            content.rename(place)
+        except OSError:
+            if (temporary / "old").exists():
+                (temporary / "old").rename(place)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _write_content(result: EditResult, content: Path) -> None:
+    files: list[str | None]
+    if result.is_population:
+        result.population.save(content / POPULATION)
+        files = [POPULATION] * len(result)
+    else:
+        files = _file_names(result)
+        for record, file in zip(result, files, strict=True):
+            if file is not None:
+                _write(content / file, _onnx_bytes(record))
+    written = sorted(p.relative_to(content).as_posix() for p in content.rglob("*") if p.is_file())
+    text = {"format": FORMAT, "format_version": FORMAT_VERSION, **result.to_dict(), "files": [*written, RESULT]}
+    text["records"] = [{**record, "file": file} for record, file in zip(text["records"], files, strict=True)]
+    _write(content / RESULT, (json.dumps(text, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _file_names(result: EditResult) -> list[str | None]:
+    taken: set[str] = set()
+    names: list[str | None] = []
+    for record in result:
+        if record.status == "refused":
+            names.append(None)
+            continue
+        name, number = record.name, 1
+        while name.casefold() in taken:  # some file systems do not tell case apart
+            number += 1
+            name = f"{record.name}-{number}"
+        taken.add(name.casefold())
+        names.append(f"{name}.onnx")
+    return names
+
+
+def _onnx_bytes(record: EditRecord) -> bytes:
+    from metaedit_fast.models.convert import open_model
+    from metaedit_fast.models.onnx import mlp_to_onnx
+
+    if record.kind == "onnx":
+        return bytes(record.model.SerializeToString())
+    return bytes(mlp_to_onnx(open_model(record.model).mlp).SerializeToString())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def require_replaceable(folder: Path, *, overwrite: bool) -> None:
+    """Raise ``FileExistsError`` unless a result may be written at ``folder``; see ``save_result``."""
+    place = folder.resolve()
+    if not place.exists():
+        return
+    if not place.is_dir():
+        raise FileExistsError(f"{place}: expected a folder or nothing there, got a file")
+    present = {p.relative_to(place).as_posix() for p in place.rglob("*") if not p.is_dir()}
+    if not present:
+        return
+    if not overwrite:
+        raise FileExistsError(f"{place}: expected a new or empty folder; overwrite replaces a former result")
+    foreign = sorted(present - _listed_files(place))
+    if foreign:
+        raise FileExistsError(
+            f"{place}: it will not be overwritten, because it holds files of no former result, such as {foreign[0]!r}"
+        )
+
+
+def _require_no_source(result: EditResult, place: Path) -> None:
+    """A refused file is not written again, so replacing the folder it is in would lose it."""
+    for record in result:
+        refused_file = record.status == "refused" and isinstance(record.model, str | os.PathLike)
+        if refused_file and place in Path(record.model).resolve().parents:
+            raise FileExistsError(f"{place}: it will not be overwritten, because it holds the refused {record.model}")
+
+
+def _listed_files(place: Path) -> set[str]:
+    try:
+        former: Any = json.loads((place / RESULT).read_text())
+        return set(former["files"]) if former["format"] == FORMAT else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
