@@ -1,0 +1,133 @@
+"""How activations are read, and what stands behind the network: softmax, labels and scores."""
+
+from __future__ import annotations
+
+import math
+
+from metaedit_fast.models.onnx_call import MICROSOFT, ML, Call, reads
+from metaedit_fast.models.onnx_graph import Constant, normal_axis
+from metaedit_fast.models.onnx_values import Activation, Softmax, Tail, Value
+
+LOG_SOFTMAX_NOTE = "the model ends in a log-softmax; the MLP gives the logits in front of it"
+
+
+def _activation(call: Call, name: str, alpha: float = 0.0) -> Value:
+    data = call.data()
+    if not math.isfinite(alpha):
+        call.refuse("a finite alpha", alpha)
+    return call.keep(data, Activation(data.expr, data.expr.width, call.node.label, name, alpha))
+
+
+@reads("Relu")
+def relu(call: Call) -> Value:
+    return _activation(call, "relu")
+
+
+@reads("Tanh")
+def tanh(call: Call) -> Value:
+    return _activation(call, "tanh")
+
+
+@reads("Sigmoid")
+def sigmoid(call: Call) -> Value:
+    return _activation(call, "sigmoid")
+
+
+@reads("LeakyRelu")
+def leaky_relu(call: Call) -> Value:
+    return _sloped(call, "leaky_relu", call.node.float("alpha", 0.01))
+
+
+@reads("Elu")
+def elu(call: Call) -> Value:
+    return _sloped(call, "elu", call.node.float("alpha", 1.0))
+
+
+@reads("PRelu")
+def prelu(call: Call) -> Value:
+    """With one slope for all neurons it is a leaky ReLU; the slope stays as it is."""
+    return _sloped(call, "leaky_relu", float(str(call.constant(1).value.dtype.type(call.number(1)))))
+
+
+def _sloped(call: Call, name: str, alpha: float) -> Value:
+    # In a spec, alpha 0 stands for the default; in the model it means a ReLU.
+    return _activation(call, "relu") if alpha == 0 else _activation(call, name, alpha)
+
+
+@reads("Gelu")
+def gelu(call: Call) -> Value:
+    approximate = call.node.string("approximate", "none")
+    if approximate not in ("none", "tanh"):
+        call.refuse("approximate to be 'none' or 'tanh'", approximate)
+    return _activation(call, "gelu" if approximate == "none" else "gelu_tanh")
+
+
+@reads("Gelu", domain=MICROSOFT)
+def gelu_of_runtime(call: Call) -> Value:
+    return _activation(call, "gelu")
+
+
+@reads("Swish")
+def swish(call: Call) -> Value:
+    alpha = call.node.float("alpha", 1.0)
+    if alpha != 1.0:
+        call.refuse("the alpha 1 of a SiLU", alpha)
+    return _activation(call, "silu")
+
+
+@reads("Clip")
+def clip(call: Call) -> Value:
+    low, high = call.node.float("min", -math.inf), call.node.float("max", math.inf)
+    low = low if call.operand(1) is None else call.number(1)
+    high = high if call.operand(2) is None else call.number(2)
+    if low == 0 and high >= 3.4e38:
+        return _activation(call, "relu")
+    if low == 0 and high == 6:
+        return _activation(call, "relu6")
+    call.refuse("a Clip to (0, 6) or to (0, inf)", f"({low}, {high})")
+
+
+@reads("Max")
+def maximum(call: Call) -> Value:
+    if len(call.operands) == 2 and isinstance(call.operand(0), Constant):
+        call.operands.reverse()
+    if len(call.operands) != 2 or call.floats(1).any():
+        call.refuse("the maximum of one tensor and 0", "something else")
+    if call.constant(1).value.size != 1:
+        call.refuse("one zero", call.constant(1).value.shape)
+    return _activation(call, "relu")
+
+
+@reads("Dropout")
+def dropout(call: Call) -> Value:
+    """Nothing in inference."""
+    if call.operand(2) is not None and call.constant(2).value.any():
+        call.refuse("dropout in inference", "training mode")
+    return [call.data(), None]
+
+
+@reads("Softmax", "LogSoftmax")
+def softmax(call: Call) -> Value:
+    data = call.data()
+    layout, modern = data.layout, call.node.opset >= 13
+    rank = len(layout.dims)
+    axis = normal_axis(call.node.int("axis", -1 if modern else 1), rank, call.node)
+    # Before opset 13 it runs over this axis and all behind it.
+    axes = {axis} if modern else set(range(axis, rank))
+    if layout.batch in axes or layout.features != math.prod(layout.dims[a] for a in axes):
+        call.refuse("a softmax over the features of a row", f"axis {axis} of shape {layout.dims}")
+    if call.node.op == "LogSoftmax":
+        call.notes.append(LOG_SOFTMAX_NOTE)
+        return Tail(data.expr, "scores")
+    return call.keep(data, Softmax(data.expr, data.expr.width, call.node.label))
+
+
+@reads("ArgMax")
+def argmax(call: Call) -> Value:
+    return Tail(call.data().expr, "label")
+
+
+@reads("ZipMap", domain=ML)
+def zip_map(call: Call) -> Value:
+    """Scores as a list of dictionaries: the scores stay."""
+    return call.data()
