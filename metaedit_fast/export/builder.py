@@ -105,7 +105,7 @@ class GraphBuilder:
         self.nodes.append(helper.make_node("Identity", [result], [name], name))
 
     def model(self, name: str, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]) -> ModelProto:
-        learned = [numpy_helper.from_array(np.ascontiguousarray(array), key) for key, array in self.weights.items()]
+        learned = [numpy_helper.from_array(array, key) for key, array in self.weights.items()]
         graph: GraphProto = helper.make_graph(
             self.nodes, name, list(inputs), list(outputs), [*learned, *self._constants.values()]
         )

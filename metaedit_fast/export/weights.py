@@ -82,9 +82,10 @@ def _norm(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def checked_weights(config: MetanetConfig, found: Weights) -> dict[str, NDArray[np.float32]]:
-    """The parameters that ``config`` needs, picked from ``found``, read-only.
+    """Read-only copies of the parameters ``found``, which must be exactly those that ``config`` needs.
 
-    Raises ``ValueError`` naming the first that is missing, or has another dtype or shape, or is not finite.
+    Raises ``ValueError`` naming the first that is missing or too many, or has another dtype or shape, or is
+    not finite.
     """
     picked = {}
     for name, shape in weight_shapes(config):
@@ -95,8 +96,10 @@ def checked_weights(config: MetanetConfig, found: Weights) -> dict[str, NDArray[
             raise ValueError(f"parameter {name}: expected float32 {shape}, got {array.dtype} {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"parameter {name}: expected finite values, got NaN or infinity")
-        picked[name] = array.copy()
+        picked[name] = np.array(array)
         picked[name].flags.writeable = False
+    if extra := sorted(found.keys() - picked.keys()):
+        raise ValueError(f"parameter {extra[0]}: the config has none such")
     return picked
 
 

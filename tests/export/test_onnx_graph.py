@@ -126,7 +126,7 @@ def test_initializers_are_the_state_dict(variant: tuple[str, bool, bool]) -> Non
     assert dict(weight_shapes(net.config)) == state
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in export_metanetwork(net).graph.initializer}
     for name, value in net.state_dict().items():
-        np.testing.assert_array_equal(stored[name], value.numpy())
+        np.testing.assert_array_equal(stored[name], value.numpy(), strict=True)
 
 
 @pytest.mark.parametrize("form", ["shipped", "official"])
@@ -195,3 +195,5 @@ def test_weights_that_do_not_fit_are_named() -> None:
     for message, weights in wrong.items():
         with pytest.raises(ValueError, match=r"parameter layers\.1\.update\.bias: .*" + message):
             build_metanetwork(net.config, weights)
+    with pytest.raises(ValueError, match="parameter other: the config has none such"):
+        build_metanetwork(net.config, {**good, "other": good["skip_edge"]})

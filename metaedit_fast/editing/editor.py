@@ -1,0 +1,216 @@
+"""The editor: a trained metanetwork with what it was trained for, in one ``.onnx`` file."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metaedit_fast.editing.info import EditorInfo, Envelope
+from metaedit_fast.errors import InvalidEditorError, UnsupportedModelError
+from metaedit_fast.export import files
+from metaedit_fast.export.session import EditorSession
+from metaedit_fast.export.weights import Weights, checked_weights, network_weights
+from metaedit_fast.metanet.apply import condition, edited_theta
+from metaedit_fast.metanet.features import ModelFeatures, model_features
+from metaedit_fast.models.mlp import MLP
+from metaedit_fast.models.statistics import probe_statistics
+from metaedit_fast.requirements import get_requirement
+
+if TYPE_CHECKING:
+    from metaedit_fast.metanet.metanetwork import Metanetwork
+
+__all__ = ["Check", "Editor", "EditorInfo", "Envelope", "bundled_editors", "load_editor"]
+
+_SUFFIX = ".onnx"
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Whether an editor may edit a model: ``reasons`` to refuse it, and ``notes`` on one it was not trained for."""
+
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.reasons
+
+
+class Editor:
+    """Edits MLPs with a trained metanetwork, without torch. Immutable; threads may share one.
+
+    ``weights`` are the parameters of the metanetwork by the names of its torch ``state_dict``. Raises
+    ``ValueError`` where they do not fit ``info.config``.
+    """
+
+    def __init__(self, info: EditorInfo, weights: Weights) -> None:
+        self.info = info
+        self.weights: Mapping[str, NDArray[np.float32]] = checked_weights(info.config, weights)
+        self._lock = threading.Lock()
+        self._session: EditorSession | None = None
+
+    @classmethod
+    def load(cls, source: str | Path) -> Editor:
+        """A bundled editor by name, or an editor file by path.
+
+        Raises ``InvalidEditorError`` where there is none such, or the file is damaged, or of a newer
+        format, or not an editor; the message names the file.
+        """
+        bundled = _bundled()
+        if isinstance(source, str) and source in bundled:
+            return cls._from_bytes(bundled[source].read_bytes(), f"bundled editor {source!r}")
+        path = Path(source)
+        if not path.exists():
+            raise InvalidEditorError(f"{source}: no such file, nor one of the bundled editors {sorted(bundled)}")
+        return cls._from_bytes(files.read_bytes(path), str(path))
+
+    @classmethod
+    def _from_bytes(cls, data: bytes, where: str) -> Editor:
+        description, weights = files.parse_editor(data, where)
+        try:
+            return cls(EditorInfo.from_json(description), weights)
+        except ValueError as error:
+            raise InvalidEditorError(f"{where}: {error}") from error
+
+    @classmethod
+    def from_network(cls, net: Metanetwork, info: EditorInfo) -> Editor:
+        """An editor with a copy of the parameters of ``net``, whose config must be that of ``info``."""
+        if net.config != info.config:
+            raise ValueError(f"info: its config is {info.config}, the network's is {net.config}")
+        return cls(info, network_weights(net))
+
+    def to_network(self) -> Metanetwork:
+        """The torch module with a copy of these weights, for instance to train it further."""
+        import torch
+
+        from metaedit_fast.metanet.metanetwork import Metanetwork
+
+        net = Metanetwork(self.info.config)
+        net.load_state_dict({name: torch.tensor(value) for name, value in self.weights.items()})
+        return net
+
+    def save(self, path: str | Path) -> None:
+        """Write one ``.onnx`` file, atomically; equal editors give equal bytes."""
+        path = Path(path)
+        if path.suffix != _SUFFIX:
+            raise ValueError(f"path: expected a name that ends in {_SUFFIX}, got {str(path)!r}")
+        files.write_atomically(path, files.editor_bytes(self.info.config, self.weights, self.info.to_json()))
+
+    @property
+    def needs_probe(self) -> bool:
+        """Whether ``edit_theta`` needs a probe of unlabelled rows."""
+        return self.info.config.probe
+
+    def describe(self) -> dict[str, Any]:
+        """``info`` as JSON values, and the hash of the weights: tells editors apart in reports."""
+        return {**self.info.to_dict(), "weights_sha256": files.weights_hash(self.weights)}
+
+    def check(self, mlp: MLP) -> Check:
+        """Reasons not to edit ``mlp``, and notes on where it lies outside the models of the training.
+
+        Another depth, width or number of skips is a note: the metanetwork is local, so it applies, with
+        less evidence. An activation or norm that was never seen is a reason: what the metanetwork
+        knows of it is its random start.
+        """
+        spec, config, envelope = mlp.spec, self.info.config, self.info.envelope
+        hidden = spec.layers[:-1]
+        reasons, notes = [], []
+        if spec.output == "identity":
+            reasons.append("expected a classifier, got a regressor (output 'identity')")
+        try:
+            config.node_types(spec)
+        except ValueError as error:
+            reasons.append(str(error))
+        if not mlp.is_finite:
+            reasons.append("parameters: expected finite values, got NaN or infinity")
+        for name, seen, found in (
+            ("activations", envelope.activations, {layer.activation for layer in hidden}),
+            ("norms", envelope.norms, {layer.norm for layer in hidden}),
+        ):
+            if new := found - set(seen):
+                reasons.append(f"{name}: the editor was trained on {', '.join(seen)}; got {', '.join(sorted(new))}")
+        widths = [layer.width for layer in hidden]
+        for name, (low, high), numbers in (
+            ("hidden layers", envelope.depth, [len(hidden)]),
+            ("neurons in a layer", envelope.width, widths),
+            ("skip connections", (0, envelope.max_skips), [len(spec.skips)]),
+        ):
+            if outside := sorted({n for n in numbers if not low <= n <= high}):
+                notes.append(f"{name}: the editor was trained on {low} to {high}; got {', '.join(map(str, outside))}")
+        return Check(tuple(reasons), tuple(notes))
+
+    def edit_theta(self, mlp: MLP, budget: float, *, probe: ArrayLike | None = None) -> NDArray[np.float32]:
+        """θ' of ``mlp`` at ``budget``, float32 ``[n_parameters]``, a new array; ``mlp`` stays as it is.
+
+        For pruning the budget is the sparsity, ``0 <= budget < 1``, and exactly
+        ``masks.kept_count(n_weights, budget)`` weights are kept. 0 asks for nothing and gives a copy of θ,
+        bit for bit. ``probe`` is ``[rows, n_inputs]`` unlabelled rows, needed where ``needs_probe``.
+        The result depends on these arguments alone.
+
+        Raises ``ValueError`` for a budget out of range or a probe that is missing or unfit, and
+        ``UnsupportedModelError`` where ``check`` has reasons to refuse.
+        """
+        requirement = get_requirement(self.info.requirement)
+        budget = requirement.check_budget(budget)
+        if budget == 0:
+            return np.array(mlp.theta, np.float32)
+        if reasons := self.check(mlp).reasons:
+            raise UnsupportedModelError("; ".join(reasons))
+        features = self._features(mlp, probe)
+        heads = self._running().heads(mlp, features, condition(budget))
+        mask = requirement.mask(heads.score, budget)
+        return edited_theta(mlp.spec, mlp.theta, features, heads, mask, budget, self.info.config)
+
+    def _features(self, mlp: MLP, probe: ArrayLike | None) -> ModelFeatures:
+        statistics = None
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
+            if self.needs_probe and probe is not None:
+                rows = np.asarray(probe, np.float32)
+                if not np.isfinite(rows).all():
+                    raise ValueError("probe: expected finite values, got NaN or infinity")
+                statistics = probe_statistics(mlp, rows)
+            features = model_features(mlp, self.info.config, statistics)
+        for values in (features.edge, features.node, features.saliency, features.rms):
+            if not np.isfinite(values).all():
+                raise UnsupportedModelError("the weights or activations are so large that float32 cannot hold them")
+        return features
+
+    def _running(self) -> EditorSession:
+        with self._lock:
+            if self._session is None:
+                from metaedit_fast.export.onnx import build_metanetwork
+
+                self._session = EditorSession(build_metanetwork(self.info.config, self.weights))
+            return self._session
+
+    def __repr__(self) -> str:
+        config = self.info.config
+        size = sum(value.size for value in self.weights.values())
+        return (
+            f"Editor({self.info.name!r}, {self.info.requirement}, {config.n_inputs} inputs, "
+            f"{config.n_classes} classes, {size} parameters{', needs a probe' if self.needs_probe else ''})"
+        )
+
+
+def load_editor(source: str | Path) -> Editor:
+    """The same as ``Editor.load``."""
+    return Editor.load(source)
+
+
+def bundled_editors() -> list[str]:
+    """The names of the editors that come with the package, for ``load_editor``."""
+    return sorted(_bundled())
+
+
+def _bundled() -> dict[str, Any]:
+    folder = resources.files("metaedit_fast") / "editors"
+    if not folder.is_dir():
+        return {}
+    return {entry.name[: -len(_SUFFIX)]: entry for entry in folder.iterdir() if entry.name.endswith(_SUFFIX)}

@@ -1,0 +1,116 @@
+"""Editor files: one ``.onnx`` with the weights as initializers and the editor's description as metadata.
+
+A reader takes the description and the weights and nothing else. The graph in the file is for other
+ONNX runtimes; this package builds its own from the same two, so a file cannot make it run a graph of
+somebody else's choice, and old files profit from new graphs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metaedit_fast.errors import InvalidEditorError
+from metaedit_fast.export.weights import Weights
+from metaedit_fast.metanet.config import MetanetConfig
+
+METADATA_KEY = "metaedit"
+HASH_KEY = "metaedit_weights_sha256"
+MAX_BYTES = 64 * 1024 * 1024  # a hundred times the size of a usual editor
+
+
+def weights_hash(weights: Weights) -> str:
+    """sha256 over names, shapes and values in the order of their names, in hex."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        array = np.asarray(weights[name], "<f4")
+        digest.update(f"{name}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def editor_bytes(config: MetanetConfig, weights: Weights, description: str) -> bytes:
+    """The content of an editor file; equal arguments give equal bytes."""
+    from onnx import helper
+
+    from metaedit_fast.export.onnx import build_metanetwork
+
+    model = build_metanetwork(config, weights)
+    helper.set_model_props(model, {METADATA_KEY: description, HASH_KEY: weights_hash(weights)})
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def parse_editor(data: bytes, where: str) -> tuple[str, dict[str, NDArray[np.float32]]]:
+    """The description and the float initializers of an editor file; ``where`` names it in errors.
+
+    Raises ``InvalidEditorError`` where ``data`` is no ONNX model, or lacks the description, or its
+    weights are damaged. It does not tell whether the weights suffice for the described network.
+    """
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from onnx import ModelProto
+
+    if len(data) > MAX_BYTES:
+        raise InvalidEditorError(f"{where}: expected at most {MAX_BYTES} bytes, got more")
+    model = ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise InvalidEditorError(f"{where}: not an ONNX file, or a damaged one ({error})") from error
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    for key in (METADATA_KEY, HASH_KEY):
+        if key not in metadata:
+            raise InvalidEditorError(
+                f"{where}: expected an ONNX file with metadata {key!r}, as metaedit_fast writes it; got none"
+            )
+    weights = {tensor.name: _values(tensor, where) for tensor in model.graph.initializer if tensor.data_type == 1}
+    learned = {name: array for name, array in weights.items() if not name.startswith("constant_")}
+    if weights_hash(learned) != metadata[HASH_KEY]:
+        raise InvalidEditorError(
+            f"{where}: the weights are not those that were written (sha256 differs); it is damaged"
+        )
+    return metadata[METADATA_KEY], learned
+
+
+def _values(tensor: Any, where: str) -> NDArray[np.float32]:
+    """A float32 tensor as an array, only from bytes inside the file."""
+    size = len(tensor.raw_data) // 4
+    if tensor.data_location or tensor.external_data:
+        raise InvalidEditorError(f"{where}: weight {tensor.name!r} lies in another file, which editors never do")
+    shape = tuple(tensor.dims)
+    count = 1
+    for n in shape:
+        count *= n
+    if any(n < 0 for n in shape) or 4 * count != len(tensor.raw_data):
+        raise InvalidEditorError(f"{where}: weight {tensor.name!r} of shape {shape} has {size} values")
+    return np.frombuffer(tensor.raw_data, "<f4").astype(np.float32).reshape(shape)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of an editor file. Raises ``InvalidEditorError`` where it is missing, no file, or too large."""
+    try:
+        if not path.is_file():
+            raise InvalidEditorError(f"{path}: expected a file, got {'a folder' if path.is_dir() else 'none'}")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InvalidEditorError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return data
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file that is there either completely or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,504 @@
+"""Editors: the edit and its symmetries, what is refused, the file format and attacks on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.resources
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from metaedit_fast.editing.editor import Check, Editor, EditorInfo, Envelope, bundled_editors, load_editor
+from metaedit_fast.editing.masks import kept_count, top_k_mask
+from metaedit_fast.errors import InvalidEditorError, UnsupportedModelError
+from metaedit_fast.export import files
+from metaedit_fast.export.session import EditorSession
+from metaedit_fast.export.weights import weight_shapes
+from metaedit_fast.metanet.apply import condition
+from metaedit_fast.metanet.config import MetanetConfig
+from metaedit_fast.metanet.features import model_features
+from metaedit_fast.models.mlp import MLP
+from metaedit_fast.models.spec import LayerSpec, MLPSpec
+from metaedit_fast.models.statistics import probe_statistics
+from metaedit_fast.models.symmetry import permute_neurons, random_permutations, theta_order
+
+N_INPUTS = 5
+ACTIVATIONS = ("gelu", "identity", "leaky_relu", "relu", "sigmoid", "silu", "tanh")
+ENVELOPE = Envelope((1, 3), (2, 16), ACTIVATIONS, ("layer", "none"), 3)
+PROBE = np.random.default_rng(7).standard_normal((24, N_INPUTS)).astype(np.float32)
+BUDGETS = st.floats(0.01, 0.97)
+
+
+def info_of(config: MetanetConfig, **changes: Any) -> EditorInfo:
+    return EditorInfo("trial", config, ENVELOPE, **changes)
+
+
+def weights_of(config: MetanetConfig, seed: int = 0) -> dict[str, np.ndarray]:
+    """Weights with every part awake; small enough that four layers do not explode."""
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in weight_shapes(config):
+        scale = 0.3 if len(shape) < 2 else 1 / np.sqrt(shape[1])
+        weights[name] = (scale * rng.standard_normal(shape) + (1.0 if "norm" in name else 0.0)).astype(np.float32)
+    return weights
+
+
+@functools.cache
+def editor(form: str = "shipped", probe: bool = False, edits: bool = True) -> Editor:
+    config = MetanetConfig(
+        N_INPUTS, 2, form, d_e=8, d_v=12, n_layers=2, head_hidden=8, probe=probe, edits_parameters=edits
+    )
+    return Editor(info_of(config), weights_of(config))
+
+
+def rows_for(subject: Editor) -> np.ndarray | None:
+    return PROBE if subject.needs_probe else None
+
+
+def random_mlp(spec: MLPSpec, seed: int = 0) -> MLP:
+    return MLP(spec, 0.6 * np.random.default_rng(seed).standard_normal(spec.n_parameters))
+
+
+@st.composite
+def mlps(draw: st.DrawFn) -> MLP:
+    hidden = draw(st.lists(st.integers(1, 9), max_size=4))
+    layers = [
+        LayerSpec(width, draw(st.sampled_from(ACTIVATIONS)), norm=draw(st.sampled_from(["none", "layer"])))
+        for width in hidden
+    ]
+    pairs = [(s, t) for t in range(1, len(hidden) + 1) for s in range(t)]
+    skips = draw(st.lists(st.sampled_from(pairs), max_size=3)) if pairs else []
+    spec = MLPSpec(N_INPUTS, (*layers, LayerSpec(draw(st.sampled_from([1, 2])))), tuple(skips))
+    return random_mlp(spec, draw(st.integers(0, 2**32 - 1)))
+
+
+variants = st.sampled_from([("shipped", False, True), ("shipped", True, True), ("official", False, True)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(variants, mlps(), BUDGETS)
+def test_edit_keeps_exactly_the_budget(variant: tuple[str, bool, bool], mlp: MLP, sparsity: float) -> None:
+    before = mlp.theta.copy()
+    theta = editor(*variant).edit_theta(mlp, sparsity, probe=rows_for(editor(*variant)))
+    assert theta.dtype == np.float32
+    assert theta.shape == before.shape
+    assert np.isfinite(theta).all()
+    assert np.count_nonzero(theta[: mlp.spec.n_weights]) == kept_count(mlp.spec.n_weights, sparsity)
+    assert not np.shares_memory(theta, mlp.theta)
+    assert mlp.theta.tobytes() == before.tobytes()
+    rest = slice(mlp.spec.n_weights, None)
+    assert (theta[rest] != before[rest]).any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(variants, mlps(), BUDGETS, st.integers(0, 2**32 - 1))
+def test_edit_commutes_with_neuron_permutations(
+    variant: tuple[str, bool, bool], mlp: MLP, sparsity: float, seed: int
+) -> None:
+    subject = editor(*variant)
+    statistics = probe_statistics(mlp, PROBE) if subject.needs_probe else None
+    features = model_features(mlp, subject.info.config, statistics)
+    score = EditorSession_of(subject).heads(mlp, features, condition(sparsity)).score
+    kept = kept_count(score.size, sparsity)
+    ordered = np.sort(score)[::-1]
+    assume(kept == score.size or ordered[kept - 1] - ordered[kept] > 1e-3)  # no tie at the threshold
+    permutations = random_permutations(mlp.spec, np.random.default_rng(seed))
+    expected = subject.edit_theta(mlp, sparsity, probe=rows_for(subject))[theta_order(mlp.spec, permutations)]
+    found = subject.edit_theta(permute_neurons(mlp, permutations), sparsity, probe=rows_for(subject))
+    n = mlp.spec.n_weights
+    np.testing.assert_array_equal(found[:n] != 0, expected[:n] != 0)
+    assert np.linalg.norm(found - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@functools.cache
+def EditorSession_of(subject: Editor) -> EditorSession:
+    from metaedit_fast.export.onnx import build_metanetwork
+
+    return EditorSession(build_metanetwork(subject.info.config, subject.weights))
+
+
+@pytest.mark.parametrize("form", ["shipped", "official"])
+def test_mask_only_editor_keeps_the_bits_of_what_stays(form: str) -> None:
+    mlp = random_mlp(MLPSpec.simple((N_INPUTS, 8, 8, 2), skips=[(1, 2)], norm="layer"))
+    subject = editor(form, edits=False)
+    theta = subject.edit_theta(mlp, 0.7)
+    features = model_features(mlp, subject.info.config)
+    score = EditorSession_of(subject).heads(mlp, features, condition(0.7)).score
+    expected = mlp.theta.copy()
+    expected[: mlp.spec.n_weights][~top_k_mask(score, kept_count(score.size, 0.7))] = 0
+    assert theta.tobytes() == expected.tobytes()
+
+
+@settings(max_examples=30, deadline=None)
+@given(mlps(), st.floats(1e-6, 1e-4))
+def test_silent_heads_and_a_full_mask_are_the_identity(mlp: MLP, sparsity: float) -> None:
+    """METHOD: a zero residual and an all-ones mask give θ, bit for bit, those of -0.0 too."""
+    mlp.theta[::3] = -0.0
+    config = editor().info.config
+    silent = {
+        name: np.zeros_like(value) if name.startswith(("edit_head.out", "node_head")) else value
+        for name, value in editor().weights.items()
+    }
+    theta = Editor(info_of(config), silent).edit_theta(mlp, sparsity)
+    assert kept_count(mlp.spec.n_weights, sparsity) == mlp.spec.n_weights
+    assert theta.tobytes() == mlp.theta.tobytes()
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_sparsity_zero_gives_a_copy(probe: bool) -> None:
+    mlp = random_mlp(MLPSpec.simple((N_INPUTS, 4, 2)))
+    mlp.theta[0] = -0.0
+    theta = editor(probe=probe).edit_theta(mlp, 0)
+    assert theta.tobytes() == mlp.theta.tobytes()
+    assert not np.shares_memory(theta, mlp.theta)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
+def test_sparsity_out_of_range_is_refused(sparsity: float) -> None:
+    with pytest.raises(ValueError, match="sparsity: expected 0 <= sparsity < 1, got"):
+        editor().edit_theta(random_mlp(MLPSpec.simple((N_INPUTS, 4, 2))), sparsity)
+
+
+def test_probe_is_needed_and_checked_where_the_config_says_so() -> None:
+    mlp = random_mlp(MLPSpec.simple((N_INPUTS, 4, 2)))
+    assert editor(probe=True).needs_probe
+    assert not editor().needs_probe
+    for probe, message in (
+        (None, "needs a probe of unlabelled rows, got none"),
+        (PROBE[:, :3], r"x: expected shape \[rows, 5\], got \(24, 3\)"),
+        (PROBE[:0], "at least one row"),
+        (np.full_like(PROBE, np.nan), "probe: expected finite values"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            editor(probe=True).edit_theta(mlp, 0.5, probe=probe)
+    other = editor(probe=True).edit_theta(mlp, 0.5, probe=3 * PROBE)
+    assert not np.array_equal(other, editor(probe=True).edit_theta(mlp, 0.5, probe=PROBE))
+
+
+def test_result_depends_on_the_model_alone() -> None:
+    """Neither on other models nor on threads that edit beside it."""
+    models = [random_mlp(MLPSpec.simple((N_INPUTS, width, 5, 2)), seed=width) for width in range(2, 12)]
+    alone = [Editor(editor().info, editor().weights).edit_theta(mlp, 0.8).tobytes() for mlp in models]
+    fresh = Editor(editor().info, editor().weights)
+    found: list[list[bytes]] = [[] for _ in range(4)]
+
+    def work(k: int) -> None:
+        found[k] = [fresh.edit_theta(mlp, 0.8).tobytes() for mlp in (models if k % 2 else models[::-1])]
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(result == (alone if k % 2 else alone[::-1]) for k, result in enumerate(found))
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        (MLPSpec.simple((N_INPUTS + 1, 4, 2)), "inputs: expected 5, got 6"),
+        (MLPSpec.simple((N_INPUTS, 4, 3)), "outputs: expected 2, got 3"),
+        (MLPSpec.simple((N_INPUTS, 4, 2), output="identity"), "regressor"),
+        (MLPSpec.simple((N_INPUTS, 4, 2), "elu"), "activations: the editor was trained on gelu, .*; got elu"),
+    ],
+)
+def test_models_that_do_not_fit_are_refused(spec: MLPSpec, reason: str) -> None:
+    mlp = random_mlp(spec)
+    check = editor().check(mlp)
+    assert not check.ok
+    assert len(check.reasons) == 1
+    with pytest.raises(UnsupportedModelError, match=reason):
+        editor().edit_theta(mlp, 0.5)
+
+
+def test_norm_never_seen_and_bad_parameters_are_refused() -> None:
+    config = editor().info.config
+    envelope = Envelope((1, 3), (2, 16), ("relu",), ("none",))
+    narrow = Editor(EditorInfo("narrow", config, envelope), editor().weights)
+    assert narrow.check(random_mlp(MLPSpec.simple((N_INPUTS, 4, 2), norm="layer"))).reasons == (
+        "norms: the editor was trained on none; got layer",
+    )
+    for value in (np.nan, np.inf, -np.inf):
+        mlp = random_mlp(MLPSpec.simple((N_INPUTS, 4, 2)))
+        mlp.theta[3] = value
+        assert editor().check(mlp).reasons == ("parameters: expected finite values, got NaN or infinity",)
+    huge = random_mlp(MLPSpec.simple((N_INPUTS, 4, 2)))
+    huge.theta *= np.float32(1e30)
+    for subject in (editor(), editor(probe=True)):
+        with pytest.raises(UnsupportedModelError, match="so large that float32 cannot hold"):
+            subject.edit_theta(huge, 0.5, probe=rows_for(subject))
+
+
+def test_models_outside_the_envelope_are_edited_but_noted() -> None:
+    mlp = random_mlp(MLPSpec.simple((N_INPUTS, 4, 20, 1, 4, 2), skips=[(0, 1), (0, 2), (1, 2), (2, 4)]))
+    assert editor().check(mlp) == Check(
+        notes=(
+            "hidden layers: the editor was trained on 1 to 3; got 4",
+            "neurons in a layer: the editor was trained on 2 to 16; got 1, 20",
+            "skip connections: the editor was trained on 0 to 3; got 4",
+        )
+    )
+    assert editor().edit_theta(mlp, 0.5).shape == mlp.theta.shape
+    assert editor().check(random_mlp(MLPSpec.simple((N_INPUTS, 4, 2)))) == Check()
+
+
+def test_envelope_of_specs() -> None:
+    specs = [MLPSpec.simple((5, 4, 8, 2), "tanh", "layer", [(0, 1), (1, 2)]), MLPSpec.simple((5, 2))]
+    assert Envelope.from_specs(specs) == Envelope((0, 2), (4, 8), ("tanh",), ("layer",), 2)
+    assert Envelope.from_specs(specs[1:]) == Envelope((0, 0), (0, 0), (), ())
+    with pytest.raises(ValueError, match="at least one"):
+        Envelope.from_specs([])
+
+
+def full_info() -> EditorInfo:
+    return info_of(
+        editor().info.config,
+        budget_range=(0.4, 0.99),
+        data_name="adult",
+        data_hash="ab" * 32,
+        population_hash="cd" * 32,
+        feature_names=tuple("abcde"),
+        versions={"torch": "2"},
+        metrics={"validation_jsd": {"0.9": 0.0067}},
+        created="2024-01-02",
+        license="CC BY 4.0, née Ünïcode",
+    )
+
+
+def test_saved_editor_comes_back_whole(tmp_path: Path) -> None:
+    subject = Editor(full_info(), editor().weights)
+    path = tmp_path / "trial.onnx"
+    subject.save(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["trial.onnx"]
+    loaded = load_editor(path)
+    assert loaded.info == subject.info
+    assert loaded.describe() == subject.describe()
+    mlp = random_mlp(MLPSpec.simple((N_INPUTS, 6, 2)))
+    assert loaded.edit_theta(mlp, 0.8).tobytes() == subject.edit_theta(mlp, 0.8).tobytes()
+    loaded.save(tmp_path / "again.onnx")
+    assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    features = model_features(mlp, loaded.info.config)
+    elsewhere = EditorSession(path.read_bytes()).heads(mlp, features, condition(0.8))
+    assert elsewhere.score.tobytes() == EditorSession_of(subject).heads(mlp, features, condition(0.8)).score.tobytes()
+    assert str(N_INPUTS) in repr(loaded)
+
+
+def test_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trial.onnx"
+    editor().save(path)
+    before = path.read_bytes()
+
+    def fail(descriptor: int) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        Editor(full_info(), editor().weights).save(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["trial.onnx"]
+    with pytest.raises(ValueError, match=r"ends in \.onnx"):
+        editor().save(tmp_path / "trial.pt")
+
+
+def test_network_round_trip() -> None:
+    torch = pytest.importorskip("torch")
+    from metaedit_fast.metanet.metanetwork import Metanetwork
+
+    torch.manual_seed(0)
+    config = editor().info.config
+    net = Metanetwork(config)
+    subject = Editor.from_network(net, info_of(config))
+    for name, value in subject.to_network().state_dict().items():
+        np.testing.assert_array_equal(value, net.state_dict()[name])
+    before = subject.weights["skip_edge"].copy()
+    with torch.no_grad():
+        net.skip_edge.add_(1)
+    np.testing.assert_array_equal(subject.weights["skip_edge"], before)
+    with pytest.raises(ValueError, match="info: its config is"):
+        Editor.from_network(net, info_of(dataclasses.replace(config, gamma=0.1)))
+
+
+# --- files that are not what they should be ---
+
+
+@pytest.fixture(scope="module")
+def good() -> bytes:
+    return files.editor_bytes(editor().info.config, editor().weights, editor().info.to_json())
+
+
+def refused(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "attack.onnx"
+    path.write_bytes(data)
+    with pytest.raises(InvalidEditorError, match=message) as caught:
+        load_editor(path)
+    assert "attack.onnx" in str(caught.value)
+
+
+def with_description(good: bytes, change: Any) -> bytes:
+    model = onnx.load_from_string(good)
+    entry = next(entry for entry in model.metadata_props if entry.key == files.METADATA_KEY)
+    entry.value = change(entry.value) if callable(change) else change
+    return bytes(model.SerializeToString())
+
+
+def with_fields(good: bytes, where: tuple[str, ...] = (), **changes: Any) -> bytes:
+    def change(text: str) -> str:
+        raw = json.loads(text)
+        part = functools.reduce(lambda inner, key: inner[key], where, raw)
+        part.update(changes)
+        return json.dumps(raw)
+
+    return with_description(good, change)
+
+
+def test_truncated_files_are_refused(tmp_path: Path, good: bytes) -> None:
+    for size in [0, 1, 7, *range(100, len(good), len(good) // 40), len(good) - 1]:
+        refused(tmp_path, good[:size], "not an ONNX file|metadata|sha256|has .* values|expected shape")
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=300))
+def test_random_bytes_are_refused(tmp_path: Path, data: bytes) -> None:
+    refused(tmp_path, data, "not an ONNX file|metadata")
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_changes_no_edit(tmp_path: Path, good: bytes, place: float, bit: int) -> None:
+    """It is either found, or lies in the graph, which is for other runtimes, or in the description's texts."""
+    damaged = bytearray(good)
+    damaged[int(place * len(good))] ^= 1 << bit
+    path = tmp_path / "flipped.onnx"
+    path.write_bytes(bytes(damaged))
+    try:
+        found = load_editor(path).describe()["weights_sha256"]
+    except InvalidEditorError as error:
+        found = str(error)
+    assert found == editor().describe()["weights_sha256"] or "flipped.onnx: " in found
+
+
+def test_other_onnx_models_are_refused(tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "other", [x], [y])
+    refused(tmp_path, helper.make_model(graph).SerializeToString(), "expected an ONNX file with metadata 'metaedit'")
+
+
+def test_descriptions_that_are_wrong_are_refused(tmp_path: Path, good: bytes) -> None:
+    refused(tmp_path, with_fields(good, format=2), "format version: expected 1, got 2; a newer")
+    refused(tmp_path, with_fields(good, format="1"), "no JSON object with a format version")
+    refused(tmp_path, with_description(good, "[]"), "no JSON object")
+    refused(tmp_path, with_description(good, "{"), "attack.onnx")
+    refused(tmp_path, with_description(good, "[" * 100_000), "attack.onnx")
+    refused(tmp_path, with_description(good, lambda text: text.replace('"metrics": {}', '"metrics": NaN')), "NaN")
+    refused(tmp_path, with_fields(good, surprise=1), r"unknown fields \['surprise'\]")
+    refused(tmp_path, with_fields(good, name=3), "description name: expected str, got 3")
+    refused(tmp_path, with_fields(good, requirement="beauty"), "requirement: expected one of .*'beauty'")
+    refused(tmp_path, with_fields(good, budget_range=[0.9, 0.1]), "budget_range")
+    refused(tmp_path, with_fields(good, budget_range=[0.9]), "budget_range: expected a list")
+    refused(tmp_path, with_fields(good, feature_names=["a"]), "feature_names: expected 5, got 1")
+    refused(tmp_path, with_fields(good, envelope=None), "envelope: expected a JSON object")
+    refused(tmp_path, with_fields(good, ("envelope",), activations=["magic"]), "envelope activations")
+    refused(tmp_path, with_fields(good, ("envelope",), depth=[3, 1]), "envelope depth")
+    refused(tmp_path, with_fields(good, ("envelope",), depth=[-3, 1]), "expected no negative number")
+    refused(tmp_path, with_fields(good, ("config",), feature_schema=2), "feature_schema: this version knows 1, got 2")
+    refused(tmp_path, with_fields(good, ("config",), form="other"), "form: expected 'shipped' or 'official'")
+    refused(tmp_path, with_fields(good, ("config",), gamma="big"), "config gamma: expected float")
+
+
+@pytest.mark.parametrize("field", ["n_inputs", "n_classes", "d_e", "d_v", "n_layers", "head_hidden"])
+@pytest.mark.parametrize("value", [0, 7, 10**9, 10**30, True])
+def test_sizes_that_the_weights_do_not_have_are_refused_at_once(
+    tmp_path: Path, good: bytes, field: str, value: object
+) -> None:
+    assert value != getattr(editor().info.config, field)
+    refused(
+        tmp_path, with_fields(good, ("config",), **{field: value}), "parameter .*: expected|config .*: expected int"
+    )
+
+
+def test_weights_that_are_wrong_are_refused(tmp_path: Path, good: bytes) -> None:
+    def changed(**fields: Any) -> bytes:
+        model = onnx.load_from_string(good)
+        tensor = next(t for t in model.graph.initializer if t.name == "skip_edge")
+        for name, value in fields.items():
+            if name == "dims":
+                del tensor.dims[:]
+                tensor.dims.extend(value)
+            else:
+                setattr(tensor, name, value)
+        return bytes(model.SerializeToString())
+
+    refused(tmp_path, changed(raw_data=bytes(32)), "sha256 differs")
+    refused(tmp_path, changed(raw_data=b""), r"'skip_edge' of shape \(8,\) has 0 values")
+    refused(tmp_path, changed(dims=[2**40, 2**40]), "'skip_edge' of shape")
+    refused(tmp_path, changed(dims=[-8]), "'skip_edge' of shape")
+    refused(tmp_path, changed(data_location=TensorProto.EXTERNAL), "lies in another file")
+    weights = {**editor().weights, "skip_edge": np.full(8, np.inf, np.float32)}
+    model = onnx.load_from_string(good)
+    tensor = next(t for t in model.graph.initializer if t.name == "skip_edge")
+    tensor.raw_data = weights["skip_edge"].tobytes()
+    helper.set_model_props(
+        model, {files.METADATA_KEY: editor().info.to_json(), files.HASH_KEY: files.weights_hash(weights)}
+    )
+    refused(tmp_path, model.SerializeToString(), "parameter skip_edge: expected finite")
+
+
+def test_files_of_wrong_kind_or_size_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = tmp_path / "large.onnx"
+    with large.open("wb") as file:  # sparse: takes no room
+        file.truncate(50 * files.MAX_BYTES)
+    with pytest.raises(InvalidEditorError, match=r"large\.onnx: expected at most"):
+        load_editor(large)
+    with pytest.raises(InvalidEditorError, match="expected a file, got a folder"):
+        load_editor(tmp_path)
+    with pytest.raises(InvalidEditorError, match=r"absent\.onnx: no such file, nor one of the bundled"):
+        load_editor(tmp_path / "absent.onnx")
+
+
+def test_a_graph_of_somebody_else_is_never_run(tmp_path: Path, good: bytes) -> None:
+    model = onnx.load_from_string(good)
+    del model.graph.node[:]
+    path = tmp_path / "gutted.onnx"
+    path.write_bytes(model.SerializeToString())
+    mlp = random_mlp(MLPSpec.simple((N_INPUTS, 6, 2)))
+    assert load_editor(path).edit_theta(mlp, 0.8).tobytes() == editor().edit_theta(mlp, 0.8).tobytes()
+
+
+def test_bundled_editors_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in bundled_editors():
+        assert load_editor(name).info.name == name
+    (tmp_path / "editors").mkdir()
+    editor().save(tmp_path / "editors" / "toy-pruning.onnx")
+    (tmp_path / "editors" / "README.md").write_text("no editor")
+    monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
+    assert bundled_editors() == ["toy-pruning"]
+    assert load_editor("toy-pruning").info == editor().info
+    with pytest.raises(InvalidEditorError, match=r"adult-prunning: .* bundled editors \['toy-pruning'\]"):
+        load_editor("adult-prunning")
+
+
+def test_editing_imports_no_torch(tmp_path: Path) -> None:
+    editor().save(tmp_path / "trial.onnx")
+    code = (
+        "import sys, numpy as np\n"
+        "from metaedit_fast.editing.editor import load_editor\n"
+        "assert not {'onnx', 'onnxruntime'} & set(sys.modules)\n"
+        "from metaedit_fast.models.mlp import MLP, MLPSpec\n"
+        "spec = MLPSpec.simple((5, 4, 2))\n"
+        "mlp = MLP(spec, np.linspace(-1, 1, spec.n_parameters))\n"
+        "load_editor(sys.argv[1]).edit_theta(mlp, 0.5)\n"
+        "assert not {'torch', 'sklearn', 'pandas', 'scipy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path / "trial.onnx")], check=True)
