@@ -310,9 +310,7 @@ def padded(value: Value, zeros: int, width: int | None, *, where: str) -> Value:
 
 def _layer_spec(layer: _Layer) -> LayerSpec:
     affine = layer.norm == "none" or (layer.norm_scale is not None and layer.norm_shift is not None)
-    return LayerSpec(
-        layer.width, layer.activation, layer.alpha, layer.norm, layer.eps, layer.home is not None, affine
-    )
+    return LayerSpec(layer.width, layer.activation, layer.alpha, layer.norm, layer.eps, layer.home is not None, affine)
 
 
 def _parameters(layer: _Layer) -> list[Parameter]:

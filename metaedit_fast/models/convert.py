@@ -103,7 +103,9 @@ def write_model(mlp: MLP, path: str | os.PathLike[str], *, template: Any = None)
         return
     opened = open_model(template)
     if opened.kind != "onnx":
-        raise UnsupportedModelError(f"template: expected an onnx.ModelProto or a path, got a {opened.kind} model")
+        raise UnsupportedModelError(
+            f"template: expected an onnx.ModelProto or a path, got a model of kind {opened.kind!r}"
+        )
     _save(opened.write(mlp), target)
 
 
