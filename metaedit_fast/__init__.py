@@ -76,11 +76,23 @@ def __getattr__(name: str) -> Any:
     elif name == "errors":
         value = importlib.import_module("metaedit_fast.errors")
     elif name in _HOMES:
-        value = getattr(importlib.import_module(_HOMES[name]), name)
+        value = getattr(_imported(_HOMES[name], wanted_by=name), name)
     else:
         raise AttributeError(f"module 'metaedit_fast' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _imported(module: str, *, wanted_by: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchjd"):
+            raise
+        from metaedit_fast.errors import MissingDependencyError
+
+        extra = "pip install 'metaedit_fast[train]'"
+        raise MissingDependencyError(f"{wanted_by} needs the package {error.name!r}: {extra}") from error
 
 
 def __dir__() -> list[str]:

@@ -108,7 +108,7 @@ def test_files(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_column_of_text_is_named(tmp_path, kind):
-    with pytest.raises(ValueError, match="column 'sex' .* holds string"):
+    with pytest.raises(ValueError, match=r"column 'sex' .* holds string"):
         read_table(write(tmp_path, kind), label="target")
 
 

@@ -1,0 +1,88 @@
+"""``metaedit edit``: models from files in, edited models and a report out."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metaedit_fast.cli.console import REFUSED, give, reports_errors, shows_progress
+
+if TYPE_CHECKING:
+    from metaedit_fast.population.store import Population
+
+
+@reports_errors
+def edit(
+    models: Annotated[
+        list[str], typer.Argument(help=".onnx files, patterns ('models/*.onnx'), or a population folder.")
+    ],
+    editor: Annotated[str, typer.Option(help="A bundled editor's name or an editor's file; see 'metaedit info'.")],
+    out: Annotated[Path, typer.Option(help="A new or empty folder for the edited models and result.json.")],
+    sparsity: Annotated[float | None, typer.Option(help="Fraction of the weights to remove, 0 to 1.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How much to edit; for pruning the sparsity.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Rows as .csv, .parquet or .npz, in the models' own form.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of the data that holds the class index.")] = None,
+    refine: Annotated[int, typer.Option(min=0, help="Steps of refinement per model; needs --data.")] = 0,
+    probe_rows: Annotated[int, typer.Option(min=1, help="Rows drawn for the probe; metrics take the others.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Models edited at a time.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a former result in the folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
+) -> None:
+    """Edit models so that they meet a requirement. The given files are not changed.
+
+    Exit codes: 0 all models were edited; 1 some were refused; 2 a wrong argument or unreadable input.
+    """
+    from metaedit_fast.data import read_table
+    from metaedit_fast.editing import edit as editing
+    from metaedit_fast.editing.saving import require_replaceable
+
+    if label is not None and data is None:
+        raise ValueError("--label: it names a column of --data, which is missing")
+    require_replaceable(out, overwrite=overwrite)  # better known before the work than after it
+    result = editing.edit(
+        find_models(models),
+        editor,
+        target=None if sparsity is None else {"sparsity": sparsity},
+        strength=strength,
+        data=None if data is None else read_table(data, label=label),
+        refine=refine,
+        probe_rows=probe_rows,
+        num_threads=threads,
+        seed=seed,
+        progress=shows_progress(as_json=as_json),
+    )
+    folder = result.save(out, overwrite=overwrite)
+    give({"out": str(folder), **result.to_dict()}, f"{result.report()}\n\nwritten to {folder}", as_json=as_json)
+    if result.status_counts["refused"]:
+        raise typer.Exit(REFUSED)
+
+
+def find_models(arguments: list[str]) -> list[Path] | Population:
+    """The files or the population that the arguments name.
+
+    Raises ``ValueError`` for a pattern without a match, and a folder beside anything else;
+    ``FileNotFoundError`` for what does not exist.
+    """
+    from metaedit_fast.population.store import Population
+
+    folders = [argument for argument in arguments if Path(argument).is_dir()]
+    if folders:
+        if len(arguments) > 1:
+            raise ValueError(f"models: a population folder is given alone, got {folders[0]!r} and others")
+        return Population.load(folders[0])
+    found: list[Path] = []
+    for argument in arguments:
+        if Path(argument).is_file():
+            found.append(Path(argument))
+        elif glob.has_magic(argument):
+            matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute patterns too)
+            if not matches:
+                raise ValueError(f"models: no file matches {argument!r}")
+            found += map(Path, matches)
+        else:
+            raise FileNotFoundError(f"models: there is no file {argument!r}")
+    return found
