@@ -100,7 +100,7 @@ def test_spec_refuses(fields: dict, named: str) -> None:
 
 @pytest.mark.parametrize("damage", ["[]", "{}", "null", "{", '{"n_inputs": 3}', "3"])
 def test_from_json_refuses_other_texts(damage: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="MLPSpec|Expecting"):
         MLPSpec.from_json(damage)
 
 
@@ -109,7 +109,7 @@ def test_from_json_refuses_a_missing_or_unknown_field(spec: MLPSpec, data: st.Da
     raw = json.loads(spec.to_json())
     missing = dict(raw)
     del missing[data.draw(st.sampled_from(sorted(raw)))]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="MLPSpec"):
         MLPSpec.from_json(json.dumps(missing))
     raw["layers"][0]["dropout"] = 0.1
     with pytest.raises(ValueError, match="dropout"):
