@@ -92,10 +92,10 @@ def _values(tensor: Any, where: str) -> NDArray[np.float32]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of an editor file. Raises ``InvalidEditorError`` where it is missing, no file, or too large."""
+    """The bytes of an editor file. Raises ``InvalidEditorError`` where it is no regular file or cannot be read."""
     try:
         if not path.is_file():
-            raise InvalidEditorError(f"{path}: expected a file, got {'a folder' if path.is_dir() else 'none'}")
+            raise InvalidEditorError(f"{path}: expected a regular file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
