@@ -202,12 +202,12 @@ class Chain:
         result.layer = len(self._layers)
         return result
 
-    def softmax(self, value: Value, *, where: str) -> Value:
-        """Softmax over the columns, at the end of the model."""
+    def softmax(self, value: Value, *, log: bool = False, where: str) -> Value:
+        """Softmax over the columns, at the end of the model; the MLP gives the logits in front of a log-softmax."""
         self._must_be_current(value, where)
         if self._stage != _LINEAR or self._squeezed or self._width < 2:
             raise refusal(where, "a softmax over two or more outputs of the last linear layer")
-        self.output = "softmax"
+        self.output = "logits" if log else "softmax"
         return self._advance(_TAIL)
 
     def squeeze(self, value: Value, *, where: str) -> Value:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from metaedit_fast.models.chain import Array, Chain, Parameter, Value, refusal
+from metaedit_fast.models.chain import Array, Chain, Parameter, Value, first_columns, padded, refusal
 from metaedit_fast.models.opened import Arrays, Opened
 from metaedit_fast.models.torch_checks import require_plain_parameters, with_hooks
-from metaedit_fast.models.torch_modules import InputNormalisation
+from metaedit_fast.models.torch_modules import InputNormalisation, SkipMLP
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
@@ -112,8 +112,10 @@ class ModuleReader:
             if (module.start_dim, module.end_dim) != (1, -1):
                 raise refusal(where, "start_dim 1 and end_dim -1", (module.start_dim, module.end_dim))
             return self.chain.flatten(value, None, where=where)
-        if isinstance(module, nn.Softmax) and kind is nn.Softmax:
-            return self.softmax(value, module.dim, where)
+        if isinstance(module, nn.Softmax | nn.LogSoftmax) and kind in (nn.Softmax, nn.LogSoftmax):
+            return self.softmax(value, module.dim, where, log=kind is nn.LogSoftmax)
+        if isinstance(module, SkipMLP) and kind is SkipMLP:
+            return self._skip_mlp(module, path, value, where)
         hint = _HINTS.get(kind.__name__, "this kind of module has no place in an MLP here")
         raise refusal(where, f"one of {', '.join(_NAMES)}", f"{kind.__name__}: {hint}")
 
@@ -122,11 +124,34 @@ class ModuleReader:
         if text not in self.notes:
             self.notes.append(text)
 
-    def softmax(self, value: Value, dim: object, where: str) -> Value:
+    def softmax(self, value: Value, dim: object, where: str, *, log: bool = False) -> Value:
         """Softmax over the columns; torch takes them too where ``dim`` is None and the input has two axes."""
+        if log:
+            self.note("the model ends in a log-softmax; the MLP gives the logits in front of it")
         if dim not in (-1, 1, None):
             raise refusal(where, "a softmax over dim -1 or 1", dim)
-        return self.chain.softmax(value, where=where)
+        return self.chain.softmax(value, log=log, where=where)
+
+    def _skip_mlp(self, module: SkipMLP, path: str, value: Value, where: str) -> Value:
+        """Follow our own ``forward``, which tracing would find too, at many times the cost."""
+        prefix = f"{path}." if path else ""
+        outputs = [self.apply(module.normalisation, f"{prefix}normalisation", value)]
+        for t, layer in enumerate(module.spec.layers):
+            z = outputs[-1]
+            for name, children in (("linears", module.linears), ("norms", module.norms)):
+                z = self.apply(children[t], f"{prefix}{name}.{t}", z)
+            for s in module.spec.skips_into(t + 1):
+                z = self.chain.skip(z, self._fitted(outputs[s], layer.width, where), where=where)
+            for name, children in (("activations", module.activations), ("dropouts", module.dropouts)):
+                z = self.apply(children[t], f"{prefix}{name}.{t}", z)
+            outputs.append(z)
+        return self.apply(module.tail, f"{prefix}tail", outputs[-1])
+
+    def _fitted(self, source: Value, target: int, where: str) -> Value:
+        width = self.chain.width_of(source) or target
+        if width > target:
+            return first_columns(source, target, where=where)
+        return padded(source, target - width, width, where=where)
 
     def _batch_norm(self, module: nn.BatchNorm1d, path: str, value: Value, where: str) -> Value:
         if module.running_mean is None or module.running_var is None:
@@ -173,7 +198,7 @@ def to_numpy(tensor: torch.Tensor, name: str) -> Array:
 
 def _is_known(module: nn.Module) -> bool:
     kind = type(module)
-    return kind.__module__.startswith("torch.nn.") or kind is InputNormalisation or kind.__name__ in _HINTS
+    return kind.__module__.startswith("torch.nn.") or kind in (InputNormalisation, SkipMLP) or kind.__name__ in _HINTS
 
 
 def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
@@ -186,11 +211,13 @@ def _leaves(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
         yield from _leaves(child, f"{path}.{name}" if path else name)
 
 
-_NAMES = [kind.__name__ for kind in (nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.Dropout, nn.Flatten, *_ACTIVATIONS)]
+_NAMES = [
+    kind.__name__
+    for kind in (nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.Dropout, nn.Flatten, nn.Softmax, *_ACTIVATIONS)
+]
 _HINTS = {
     "DataParallel": "pass its .module",
     "DistributedDataParallel": "pass its .module",
     "OptimizedModule": "pass the module that was compiled, ._orig_mod",
-    "LogSoftmax": "leave it off and edit the logits: their softmax is the same",
     "PReLU": "its slope is a parameter that an MLP here cannot hold",
 }

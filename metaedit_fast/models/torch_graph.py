@@ -17,7 +17,7 @@ from metaedit_fast.models.chain import Float64s, Parameter, Value, first_columns
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.slots import Slot
 from metaedit_fast.models.torch import ModuleReader, to_numpy
-from metaedit_fast.models.torch_modules import InputNormalisation
+from metaedit_fast.models.torch_modules import InputNormalisation, SkipMLP
 
 # Functions and tensor methods by what they compute; a trailing underscore, in place, makes no
 # difference in a chain, whose values have one reader.
@@ -30,6 +30,7 @@ _ACTIVATIONS: dict[Any, str] = {
 }  # fmt: skip
 _ALPHA = {"leaky_relu": ("negative_slope", 0.01), "elu": ("alpha", 1.0)}
 _SOFTMAX = (F.softmax, torch.softmax, "softmax")
+_LOG_SOFTMAX = (F.log_softmax, torch.log_softmax, "log_softmax")
 _ARITHMETIC: dict[Any, str] = {
     operator.add: "add", torch.add: "add", "add": "add", operator.iadd: "add", "add_": "add",
     operator.sub: "sub", torch.sub: "sub", "sub": "sub", operator.isub: "sub", "sub_": "sub",
@@ -67,7 +68,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Keep torch's own modules and ours whole; a user's code is traced."""
-        return type(m) is InputNormalisation or super().is_leaf_module(m, module_qualified_name)
+        return type(m) in (InputNormalisation, SkipMLP) or super().is_leaf_module(m, module_qualified_name)
 
 
 def read_graph(module: nn.Module, reader: ModuleReader) -> tuple[MLP, list[Slot]]:
@@ -138,8 +139,9 @@ class _GraphReader:
     def _compute(self, node: fx.Node, function: Any, value: Value, where: str) -> Value:
         if function in _ACTIVATIONS:
             return self._activation(node, _ACTIVATIONS[function], value, where)
-        if function in _SOFTMAX:
-            return self.reader.softmax(value, _argument(node, 1, "dim", None), where)
+        if function in _SOFTMAX or function in _LOG_SOFTMAX:
+            log = function in _LOG_SOFTMAX
+            return self.reader.softmax(value, _argument(node, 1, "dim", None), where, log=log)
         if function is F.linear:
             return self._linear(node, value, where)
         if function is F.dropout:

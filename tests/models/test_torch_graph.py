@@ -192,6 +192,16 @@ def test_class_probabilities(tail):
     assert check(net(lambda m, x: tail(m.three(torch.relu(m.one(x)))))).output == "softmax"
 
 
+@pytest.mark.parametrize("tail", [lambda z: F.log_softmax(z, dim=1), nn.LogSoftmax(-1)])
+def test_a_log_softmax_is_left_out_and_said_so(tail):
+    module = net(lambda m, x: tail(m.three(torch.relu(m.one(x)))))
+    opened = open_torch(module)
+    assert opened.mlp.spec.output == "logits"
+    assert "log-softmax" in opened.notes[0]
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    assert np.allclose(opened.mlp.log_proba(x, np.float64), predictions(module, x), atol=1e-6)
+
+
 def test_dropout_is_read_as_in_evaluation_whatever_the_mode():
     module = net(lambda m, x: m.three(F.dropout(torch.relu(m.one(x)), 0.5, m.training))).train()
     opened = open_torch(module)
@@ -334,6 +344,15 @@ def test_skip_mlps_are_read_with_their_spec(spec, seed):
     module = SkipMLP(spec, dropout=0.2)
     opened = open_torch(module)
     assert opened.mlp.spec == without_unused(spec)
+
+    class Traced(SkipMLP):
+        """Another class, so its forward is traced."""
+
+    module.__class__ = Traced
+    traced = open_torch(module)
+    module.__class__ = SkipMLP
+    assert traced.mlp.content_hash() == opened.mlp.content_hash()
+    assert [slot.key for slot in traced.slots] == [slot.key for slot in opened.slots]
     x = np.random.default_rng(seed).normal(size=(6, spec.n_inputs))
     assert np.allclose(opened.mlp.forward(x, np.float64), predictions(module, x), rtol=1e-6, atol=1e-6)
 
@@ -392,6 +411,24 @@ def test_values_that_are_no_parameters_become_frozen_ones():
     assert frozen == ["0.bias", "1.weight", "1.bias", "3.bias"]
     x = np.random.default_rng(0).normal(size=(4, 2))
     assert np.allclose(mlp.forward(x, np.float64), predictions(module, x))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's exporters warn about themselves
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_an_exported_skip_mlp_is_read_as_the_same_mlp(dynamo, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from metaedit_fast.models.onnx import open_onnx
+
+    torch.manual_seed(0)
+    module = SkipMLP(MLPSpec.simple((6, 4, 9, 9, 2), "gelu", "layer", skips=[(0, 1), (0, 2), (1, 3), (2, 3)])).eval()
+    path = tmp_path / "skip.onnx"
+    if dynamo:
+        pytest.importorskip("onnxscript")
+        options = {"dynamic_shapes": [{0: torch.export.Dim("rows")}], "external_data": False, "verbose": False}
+    else:
+        options = {"input_names": ["x"], "dynamic_axes": {"x": {0: "rows"}}}
+    torch.onnx.export(module, (torch.randn(5, 6),), str(path), dynamo=dynamo, **options)
+    assert open_onnx(onnx.load(path)).mlp.content_hash() == open_torch(module).mlp.content_hash()
 
 
 def test_skip_mlp_trains():

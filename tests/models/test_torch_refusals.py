@@ -23,7 +23,7 @@ def refused(module, message):
     [
         ([nn.Unflatten(1, (2, 2)), nn.Linear(4, 2)], r"module '0' \(Unflatten\).*Linear.*got Unflatten"),
         ([nn.Linear(4, 3), nn.Sequential(nn.PReLU(), nn.Linear(3, 2))], r"'1\.0' \(PReLU\).*slope is a parameter"),
-        ([nn.Linear(4, 3), nn.LogSoftmax(1)], r"'1' \(LogSoftmax\).*edit the logits"),
+        ([nn.Linear(4, 3), nn.LogSoftmax(0)], r"'1' \(LogSoftmax\).*got 0"),
         ([nn.Linear(4, 3), nn.BatchNorm1d(3, track_running_stats=False)], r"'1' \(BatchNorm1d\).*running_stats"),
         ([nn.Linear(4, 3), nn.BatchNorm1d(4)], r"'1' \(BatchNorm1d\): expected 3 columns.*got 4"),
         ([nn.Linear(4, 3), nn.Linear(4, 2)], r"'1' \(Linear\): expected 3 inputs.*got 4"),
