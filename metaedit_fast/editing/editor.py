@@ -46,13 +46,15 @@ class Check:
 class Editor:
     """Edits MLPs with a trained metanetwork, without torch. Immutable; threads may share one.
 
-    ``weights`` are the parameters of the metanetwork by the names of its torch ``state_dict``. Raises
-    ``ValueError`` where they do not fit ``info.config``.
+    ``weights`` are the parameters of the metanetwork by the names of its torch ``state_dict``. ``probe``,
+    ``[rows, n_inputs]`` or None, are unlabelled rows that travel in the file, so that an editor which reads
+    activations needs no data at the user's. Raises ``ValueError`` where they do not fit ``info.config``.
     """
 
-    def __init__(self, info: EditorInfo, weights: Weights) -> None:
+    def __init__(self, info: EditorInfo, weights: Weights, probe: ArrayLike | None = None) -> None:
         self.info = info
         self.weights: Mapping[str, NDArray[np.float32]] = checked_weights(info.config, weights)
+        self.probe = None if probe is None else _probe_rows(probe, info.config.n_inputs)
         self._lock = threading.Lock()
         self._session: EditorSession | None = None
 
@@ -73,18 +75,19 @@ class Editor:
 
     @classmethod
     def _from_bytes(cls, data: bytes, where: str) -> Editor:
-        description, weights = files.parse_editor(data, where)
+        description, weights, probe = files.parse_editor(data, where)
         try:
-            return cls(EditorInfo.from_json(description), weights)
+            info = EditorInfo.from_json(description)
+            return cls(info, weights, None if probe is None else probe.reshape(-1, info.config.n_inputs))
         except ValueError as error:
             raise InvalidEditorError(f"{where}: {error}") from error
 
     @classmethod
-    def from_network(cls, net: Metanetwork, info: EditorInfo) -> Editor:
+    def from_network(cls, net: Metanetwork, info: EditorInfo, *, probe: ArrayLike | None = None) -> Editor:
         """An editor with a copy of the parameters of ``net``, whose config must be that of ``info``."""
         if net.config != info.config:
             raise ValueError(f"info: its config is {info.config}, the network's is {net.config}")
-        return cls(info, network_weights(net))
+        return cls(info, network_weights(net), probe)
 
     def to_network(self) -> Metanetwork:
         """The torch module with a copy of these weights, for instance to train it further."""
@@ -101,12 +104,14 @@ class Editor:
         path = Path(path)
         if path.suffix != _SUFFIX:
             raise ValueError(f"path: expected a name that ends in {_SUFFIX}, got {str(path)!r}")
-        files.write_atomically(path, files.editor_bytes(self.info.config, self.weights, self.info.to_json()))
+        files.write_atomically(
+            path, files.editor_bytes(self.info.config, self.weights, self.info.to_json(), self.probe)
+        )
 
     @property
     def needs_probe(self) -> bool:
-        """Whether ``edit_theta`` needs a probe of unlabelled rows."""
-        return self.info.config.probe
+        """Whether ``edit_theta`` needs a probe of unlabelled rows: it reads activations and carries no rows."""
+        return self.info.config.probe and self.probe is None
 
     def describe(self) -> dict[str, Any]:
         """``info`` as JSON values, and the hash of the weights: tells editors apart in reports."""
@@ -151,8 +156,8 @@ class Editor:
 
         For pruning the budget is the sparsity, ``0 <= budget < 1``, and exactly
         ``masks.kept_count(n_weights, budget)`` weights are kept. 0 asks for nothing and gives a copy of θ,
-        bit for bit. ``probe`` is ``[rows, n_inputs]`` unlabelled rows, needed where ``needs_probe``.
-        The result depends on these arguments alone.
+        bit for bit. ``probe`` is ``[rows, n_inputs]`` unlabelled rows, needed where ``needs_probe``
+        and taken instead of the editor's own where given. The result depends on these arguments alone.
 
         Raises ``ValueError`` for a budget out of range or a probe that is missing or unfit, and
         ``UnsupportedModelError`` where ``check`` has reasons to refuse.
@@ -171,10 +176,8 @@ class Editor:
     def _features(self, mlp: MLP, probe: ArrayLike | None) -> ModelFeatures:
         statistics = None
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
-            if self.needs_probe and probe is not None:
-                rows = np.asarray(probe, np.float32)
-                if not np.isfinite(rows).all():
-                    raise ValueError("probe: expected finite values, got NaN or infinity")
+            rows = self.probe if probe is None else _probe_rows(probe, self.info.config.n_inputs)
+            if self.info.config.probe and rows is not None:
                 statistics = probe_statistics(mlp, rows)
             features = model_features(mlp, self.info.config, statistics)
         for values in (features.edge, features.node, features.saliency, features.rms):
@@ -197,6 +200,15 @@ class Editor:
             f"Editor({self.info.name!r}, {self.info.requirement}, {config.n_inputs} inputs, "
             f"{config.n_classes} classes, {size} parameters{', needs a probe' if self.needs_probe else ''})"
         )
+
+
+def _probe_rows(probe: ArrayLike, n_inputs: int) -> NDArray[np.float32]:
+    rows = np.array(probe, np.float32)
+    if rows.ndim != 2 or rows.shape[1] != n_inputs or len(rows) == 0:
+        raise ValueError(f"probe: expected shape [rows, {n_inputs}], got {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise ValueError("probe: expected finite values, got NaN or infinity")
+    return rows
 
 
 def load_editor(source: str | Path) -> Editor:

@@ -7,6 +7,8 @@ somebody else's choice, and old files profit from new graphs.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import os
 import uuid
@@ -20,8 +22,11 @@ from metaedit_fast.errors import InvalidEditorError
 from metaedit_fast.export.weights import Weights
 from metaedit_fast.metanet.config import MetanetConfig
 
+Floats32 = NDArray[np.float32]
+
 METADATA_KEY = "metaedit"
 HASH_KEY = "metaedit_weights_sha256"
+PROBE_KEY = "metaedit_probe"
 MAX_BYTES = 64 * 1024 * 1024  # a hundred times the size of a usual editor
 
 
@@ -35,19 +40,22 @@ def weights_hash(weights: Weights) -> str:
     return digest.hexdigest()
 
 
-def editor_bytes(config: MetanetConfig, weights: Weights, description: str) -> bytes:
-    """The content of an editor file; equal arguments give equal bytes."""
+def editor_bytes(config: MetanetConfig, weights: Weights, description: str, probe: Floats32 | None = None) -> bytes:
+    """The content of an editor file; equal arguments give equal bytes. ``probe`` is ``[rows, n_inputs]``."""
     from onnx import helper
 
     from metaedit_fast.export.onnx import build_metanetwork
 
     model = build_metanetwork(config, weights)
-    helper.set_model_props(model, {METADATA_KEY: description, HASH_KEY: weights_hash(weights)})
+    metadata = {METADATA_KEY: description, HASH_KEY: weights_hash(weights)}
+    if probe is not None:
+        metadata[PROBE_KEY] = base64.b64encode(probe.astype("<f4").tobytes()).decode()
+    helper.set_model_props(model, metadata)
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def parse_editor(data: bytes, where: str) -> tuple[str, dict[str, NDArray[np.float32]]]:
-    """The description and the float initializers of an editor file; ``where`` names it in errors.
+def parse_editor(data: bytes, where: str) -> tuple[str, dict[str, Floats32], Floats32 | None]:
+    """The description, the float initializers and the flat probe rows of an editor file; ``where`` names it in errors.
 
     Raises ``InvalidEditorError`` where ``data`` is no ONNX model, or lacks the description, or its
     weights are damaged. It does not tell whether the weights suffice for the described network.
@@ -74,10 +82,19 @@ def parse_editor(data: bytes, where: str) -> tuple[str, dict[str, NDArray[np.flo
         raise InvalidEditorError(
             f"{where}: the weights are not those that were written (sha256 differs); it is damaged"
         )
-    return metadata[METADATA_KEY], learned
+    return metadata[METADATA_KEY], learned, _probe(metadata, where)
 
 
-def _values(tensor: Any, where: str) -> NDArray[np.float32]:
+def _probe(metadata: dict[str, str], where: str) -> Floats32 | None:
+    if PROBE_KEY not in metadata:
+        return None
+    try:
+        return np.frombuffer(base64.b64decode(metadata[PROBE_KEY], validate=True), "<f4").astype(np.float32)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidEditorError(f"{where}: its probe rows are damaged ({error})") from error
+
+
+def _values(tensor: Any, where: str) -> Floats32:
     """A float32 tensor as an array, only from bytes inside the file."""
     size = len(tensor.raw_data) // 4
     if tensor.data_location or tensor.external_data:

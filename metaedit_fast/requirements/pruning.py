@@ -29,10 +29,10 @@ class Pruning:
         return float(budget)
 
     def sample_budgets(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
-        """Densities log-uniform in [0.01, 0.6], and for one model in eight uniform in [0.6, 0.99]."""
-        log_uniform = np.exp(rng.uniform(np.log(0.01), np.log(0.6), count))
+        """Densities log-uniform in [0.015, 0.6], and for one model in ten uniform in [0.6, 0.99]."""
+        log_uniform = np.exp(rng.uniform(np.log(0.015), np.log(0.6), count))
         uniform = rng.uniform(0.6, 0.99, count)
-        density: NDArray[np.float64] = np.where(rng.random(count) < 0.125, uniform, log_uniform)
+        density: NDArray[np.float64] = np.where(rng.random(count) < 0.1, uniform, log_uniform)
         return 1.0 - density
 
     def mask(self, scores: NDArray[np.float32], budget: float) -> NDArray[np.bool_]:

@@ -28,8 +28,10 @@ class TrainerConfig:
     ``steps`` of ``models_per_step`` models on ``rows_per_step`` data rows; AdamW with ``learning_rate``,
     linear warm-up, cosine decay to 2 %; gradients clipped at norm ``clip``. Every ``evaluate_every`` steps
     the editor is measured on population-val at ``budgets``; the best one is kept, and training stops
-    after ``patience`` evaluations without a better one. ``single_output_share`` of the two-class models
-    enter in their single-output form. ``seed`` fixes everything: two runs on one machine with one thread
+    after ``patience`` evaluations without a better one. Models are drawn with a probability proportional to
+    ``n_weights ** -size_exponent`` (ours): at a given sparsity small models are the harder ones, and large
+    ones would take most of the time. ``single_output_share`` of the two-class models enter in their
+    single-output form. ``seed`` fixes everything: two runs on one machine with one thread
     count give the same bits.
     """
 
@@ -41,6 +43,7 @@ class TrainerConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 100
     clip: float = 1.0
+    size_exponent: float = 0.5
     single_output_share: float = 0.2
     evaluate_every: int = 150
     patience: int = 6
@@ -91,6 +94,8 @@ class Trainer:
         self.x_validation = torch.from_numpy(np.ascontiguousarray(x_validation, np.float32))
         self.train = ExampleSource(train, config, probe)
         self.validation = ExampleSource(_spread(validation, settings.validation_models), config, probe)
+        sizes = np.array([mlp.spec.n_weights for mlp in train], np.float64)
+        self.probability = sizes**-settings.size_exponent / (sizes**-settings.size_exponent).sum()
         self.rng = np.random.default_rng(settings.seed)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
@@ -158,7 +163,7 @@ class Trainer:
 
     def _sample_examples(self) -> list[Example]:
         count = min(self.settings.models_per_step, len(self.train.mlps))
-        chosen = self.rng.choice(len(self.train.mlps), count, replace=False)
+        chosen = self.rng.choice(len(self.train.mlps), count, replace=False, p=self.probability)
         single = self.rng.random(count) < self.settings.single_output_share
         return [
             self.train.get(int(i), single_output=bool(s) and self.train.mlps[i].spec.n_outputs == 2)

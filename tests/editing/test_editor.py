@@ -171,8 +171,8 @@ def test_probe_is_needed_and_checked_where_the_config_says_so() -> None:
     assert not editor().needs_probe
     for probe, message in (
         (None, "needs a probe of unlabelled rows, got none"),
-        (PROBE[:, :3], r"x: expected shape \[rows, 5\], got \(24, 3\)"),
-        (PROBE[:0], "at least one row"),
+        (PROBE[:, :3], r"probe: expected shape \[rows, 5\], got \(24, 3\)"),
+        (PROBE[:0], r"probe: expected shape \[rows, 5\], got \(0, 5\)"),
         (np.full_like(PROBE, np.nan), "probe: expected finite values"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -287,3 +287,19 @@ def test_editing_imports_no_torch(tmp_path: Path) -> None:
         "assert not {'torch', 'sklearn', 'pandas', 'scipy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code, str(tmp_path / "trial.onnx")], check=True)
+
+
+def test_embedded_probe_rows_travel_in_the_file_and_make_data_unnecessary(tmp_path: Path) -> None:
+    bare = editor(probe=True)
+    carrying = Editor(bare.info, bare.weights, PROBE)
+    assert not carrying.needs_probe
+    carrying.save(tmp_path / "e.onnx")
+    loaded = Editor.load(tmp_path / "e.onnx")
+    assert loaded.probe is not None
+    np.testing.assert_array_equal(loaded.probe, PROBE)
+    mlp = random_mlp(MLPSpec.simple((N_INPUTS, 4, 2)))
+    np.testing.assert_array_equal(loaded.edit_theta(mlp, 0.5), bare.edit_theta(mlp, 0.5, probe=PROBE))
+    other = PROBE[::-1] * 2
+    np.testing.assert_array_equal(loaded.edit_theta(mlp, 0.5, probe=other), bare.edit_theta(mlp, 0.5, probe=other))
+    with pytest.raises(ValueError, match="probe: expected shape"):
+        Editor(bare.info, bare.weights, PROBE[:, :2])
