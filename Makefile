@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+TEST_JOBS ?= 2
 
 TEST_EXTRAS := train,sklearn,test
 TEST := .venv-test
@@ -48,8 +49,10 @@ $(CHECK)/.installed: constraints-check.txt
 demo: $(DEMO)/.installed  ## edit the bundled population with the base install alone; results in demo-output/
 	$(DEMO)/bin/python examples/demo/run.py
 
+# One computing thread for each of the parallel test processes; hypothesis draws the same examples every time.
 test: $(TEST)/.installed  ## every test, against the installed package (PYTEST_ARGS="-k name" for some)
-	METAEDIT_TEST_INSTALLED=1 $(TEST)/bin/pytest --benchmark-skip $(PYTEST_ARGS)
+	METAEDIT_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(TEST)/bin/pytest -p no:benchmark --numprocesses $(TEST_JOBS) \
+	  --dist worksteal --hypothesis-profile ci $(PYTEST_ARGS)
 
 bench: $(TEST)/.installed  ## the benchmarks
 	METAEDIT_TEST_INSTALLED=1 $(TEST)/bin/pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds $(PYTEST_ARGS)
