@@ -11,7 +11,8 @@ CHECK := .venv-check
 DEMO := .venv-demo
 
 PACKAGING := pyproject.toml CMakeLists.txt README.md LICENSE NOTICE constraints.txt
-SOURCES := $(PACKAGING) $(shell find csrc metaedit_fast -type f -not -name '*.pyc' -not -name '_core*.so')
+# Folders too: their time changes when a file in them is removed.
+SOURCES := $(PACKAGING) $(shell find csrc metaedit_fast -name __pycache__ -prune -o -not -name '_core*.so' -print)
 CPP := $(shell find csrc -name '*.hpp' -o -name '*.cpp')
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.20" ninja
 
