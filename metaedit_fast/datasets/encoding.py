@@ -41,7 +41,7 @@ def encode(facts: TableFacts, text: bytes) -> Table:
     for j, name in enumerate(facts.features):
         order = facts.categories.get(name)
         if order is None:
-            codes[:, j] = np.array(columns[name], dtype=np.float64)
+            codes[:, j] = [float(cell) for cell in columns[name]]
             positions = codes[:, j].astype(np.int64)
         else:
             index = {category: k for k, category in enumerate(order)} | {"?": -1}

@@ -193,4 +193,4 @@ def _require_torch() -> None:
     try:
         import torch  # noqa: F401 (only to see whether it is there)
     except ImportError as error:
-        raise MissingDependencyError("building a population needs torch: pip install 'metaedit-fast[train]'") from error
+        raise MissingDependencyError("building a population needs torch: pip install 'metaedit_fast[train]'") from error

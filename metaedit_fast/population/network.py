@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metaedit_fast.population.sampling import TRAINED_NORMS, RunSpec, stream
+from metaedit_fast.population.sampling import RunSpec, stream
 
 _aten: Any = torch.ops.aten  # the dispatcher's functions carry no types
 NORM_EPS = 1e-5
@@ -290,6 +290,3 @@ def _activate_backward(name: str, g: Tensor, z: Tensor, y: Tensor) -> None:
             _aten.sigmoid_backward.grad_input(g, y, grad_input=g)
         case _:
             raise ValueError(f"activation: no batched training for {name!r}")
-
-
-assert set(_NORM_ORDER) == set(TRAINED_NORMS)

@@ -313,12 +313,16 @@ def _parse_spec(path: Path, text: str) -> MLPSpec:
         spec = MLPSpec.from_json(text)
         _expect(spec.n_parameters <= MAX_PARAMETERS, path, f"at most {MAX_PARAMETERS} parameters", spec.n_parameters)
         for layer in spec.layers:
-            numbers = all(isinstance(v, float | int) and math.isfinite(v) for v in (layer.alpha, layer.eps))
-            flags = isinstance(layer.bias, bool) and isinstance(layer.norm_affine, bool)
+            numbers = all(_is_number(v) for v in (layer.alpha, layer.eps))
+            flags = all(type(v) is bool for v in (layer.bias, layer.norm_affine))
             _expect(numbers and flags, path, "a layer with finite numbers and true or false", layer)
     except (ValueError, OverflowError, RecursionError) as error:
         raise InvalidPopulationError(f"{path}: {error}") from error
     return spec
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float | int) and math.isfinite(value)
 
 
 class _SpecTexts:
