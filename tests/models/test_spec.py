@@ -100,7 +100,7 @@ def test_spec_refuses(fields: dict, named: str) -> None:
 
 @pytest.mark.parametrize("damage", ["[]", "{}", "null", "{", '{"n_inputs": 3}', "3"])
 def test_from_json_refuses_other_texts(damage: str) -> None:
-    with pytest.raises(ValueError, match="MLPSpec|Expecting"):
+    with pytest.raises(ValueError, match=r"MLPSpec|Expecting"):
         MLPSpec.from_json(damage)
 
 
