@@ -100,6 +100,8 @@ class Chain:
         n_in, n_out = weight.array.shape[::-1] if transpose else weight.array.shape
         if self._stage == _TAIL or self._squeezed:
             raise refusal(where, "no linear layer behind the output map")
+        if min(n_in, n_out) < 1:
+            raise refusal(where, "at least one input and one output", f"{n_in} and {n_out}")
         if self.n_inputs is None:
             self.n_inputs = n_in
         if n_in != self._width:

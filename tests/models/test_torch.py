@@ -248,6 +248,17 @@ def test_dtypes_are_kept_and_unchanged_values_keep_their_bits(dtype):
     assert torch.equal(written[0].weight, module[0].weight)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_devices_are_kept():
+    module = randomise(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)))
+    moved = copy.deepcopy(module).to("cuda")
+    opened, reference = open_torch(moved), open_torch(module)
+    assert opened.mlp.content_hash() == reference.mlp.content_hash()
+    written = opened.write(edited(opened))
+    assert {p.device.type for p in written.parameters()} == {"cuda"}
+    assert same_state(written.cpu().state_dict(), reference.write(edited(reference)).state_dict())
+
+
 def test_all_else_is_kept_by_write():
     module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.25), nn.Linear(4, 2)).train()
     module[0].weight.requires_grad_(False)

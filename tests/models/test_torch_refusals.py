@@ -43,6 +43,10 @@ def refused(module, message):
         ([nn.Flatten(0), nn.Linear(4, 3)], r"'0' \(Flatten\): expected start_dim 1"),
         ([nn.ReLU()], r"'0' \(ReLU\)"),
         ([], "at least one linear layer"),
+        (
+            [nn.Linear(4, 3), nn.Flatten(), nn.LayerNorm(2), nn.Linear(3, 2)],
+            r"'2' \(LayerNorm\).*over 3 columns, got 2",
+        ),
         ([nn.ModuleList([nn.Linear(4, 3)])], r"'0' \(ModuleList\)"),
         ([nn.Conv1d(1, 2, 3), nn.Linear(4, 3)], r"'0' \(Conv1d\)"),
         ([nn.Linear(4, 3), nn.Hardtanh(), nn.Linear(3, 2)], r"'1' \(Hardtanh\)"),
@@ -118,6 +122,11 @@ def test_a_weight_that_is_no_parameter_is_refused():
     del module.weight
     module.weight = weight
     refused(module, "weight: expected an nn.Parameter, got Tensor")
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_an_empty_layer_is_refused():
+    refused(nn.Sequential(nn.Linear(3, 0), nn.Linear(0, 2)), r"'0' \(Linear\).*got 3 and 0")
 
 
 def test_a_module_without_forward_is_refused():
