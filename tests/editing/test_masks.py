@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
@@ -31,6 +31,7 @@ def test_a_network_without_weights_is_refused() -> None:
         kept_count(0, 0.5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
 def test_kept_count_is_within_half_a_weight(n_weights: int, sparsity: float) -> None:
     kept = kept_count(n_weights, sparsity)
@@ -41,6 +42,7 @@ def test_kept_count_is_within_half_a_weight(n_weights: int, sparsity: float) -> 
 VALUES = stn.arrays(np.float32, st.integers(0, 40), elements=st.sampled_from([-np.inf, -1, -0.0, 0.0, 0.5, 2, np.inf]))
 
 
+@settings(deadline=None)
 @given(VALUES, st.data())
 def test_the_mask_is_that_of_a_stable_sort(scores: np.ndarray, data: st.DataObject) -> None:
     k = data.draw(st.integers(0, scores.size))
@@ -49,6 +51,7 @@ def test_the_mask_is_that_of_a_stable_sort(scores: np.ndarray, data: st.DataObje
     assert np.array_equal(top_k_mask(scores, k), expected)
 
 
+@settings(deadline=None)
 @given(stn.arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6), unique=True), st.randoms())
 def test_the_mask_follows_the_order_of_distinct_scores(scores: np.ndarray, random) -> None:
     k = random.randint(0, scores.size)

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaedit_fast.evaluation.preservation import (
@@ -62,6 +62,7 @@ def test_keeps_its_digits_at_tiny_divergences_in_float32() -> None:
     assert jsd(log_softmax(p), log_softmax(q)).mean() == pytest.approx(expected, rel=1e-3)
 
 
+@settings(deadline=None)
 @given(LOGITS)
 def test_is_symmetric_bounded_and_zero_on_itself(logits: np.ndarray) -> None:
     for dtype in (np.float64, np.float32):

@@ -6,12 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metaedit_fast.models.spec import ACTIVATIONS, LayerSpec, MLPSpec
 
 
+@settings(deadline=None)
 @given(st.from_type(MLPSpec))
 def test_json_round_trip(spec: MLPSpec) -> None:
     again = MLPSpec.from_json(spec.to_json())
@@ -20,6 +21,7 @@ def test_json_round_trip(spec: MLPSpec) -> None:
     assert again.to_json() == spec.to_json()
 
 
+@settings(deadline=None)
 @given(st.from_type(MLPSpec))
 def test_parameter_slices_tile_theta(spec: MLPSpec) -> None:
     stop = 0
@@ -104,6 +106,7 @@ def test_from_json_refuses_other_texts(damage: str) -> None:
         MLPSpec.from_json(damage)
 
 
+@settings(deadline=None)
 @given(st.from_type(MLPSpec), st.data())
 def test_from_json_refuses_a_missing_or_unknown_field(spec: MLPSpec, data: st.DataObject) -> None:
     raw = json.loads(spec.to_json())

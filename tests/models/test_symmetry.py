@@ -65,6 +65,7 @@ def test_permuted_networks_compute_the_same_function(mlp: MLP, seed: int) -> Non
     assert sorted(permuted.theta) == sorted(mlp.theta)
 
 
+@settings(deadline=None)
 @given(st.from_type(MLPSpec), st.integers(0, 2**32 - 1))
 def test_inverse_permutations_undo(spec: MLPSpec, seed: int) -> None:
     permutations = random_permutations(spec, np.random.default_rng(seed))
