@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from metaedit_fast.data import Table
+from metaedit_fast.editing.blas import one_blas_thread
 from metaedit_fast.editing.editor import Editor
 from metaedit_fast.editing.plan import PROBE_ROWS, Plan, make_plan
 from metaedit_fast.editing.progress import progress_bar
@@ -56,10 +57,10 @@ def edit(
 
     ``data``: rows ``[rows, n_inputs]`` in the form that the models were trained on, as an array, a
     ``Table``, or a split of a dataset. ``probe_rows`` of them, drawn with ``seed``, are the probe, for
-    editors that need one and for ``refine`` steps of optimisation per model (``refine.refine``), which
-    keep the removed weights removed; they need no labels. Metrics before and after are measured on the
-    other rows, or on all where the others would be fewer than the probe
-    (``result.settings["metric_rows_held_out"]`` tells).
+    editors that read activations and for ``refine`` steps of optimisation per model (``refine.refine``),
+    which keep the removed weights removed; they need no labels. Without data an editor's own probe rows
+    serve, if it carries any. Metrics before and after are measured on the other rows, or on all where the
+    others would be fewer than the probe (``result.settings["metric_rows_held_out"]`` tells).
 
     A model that cannot be read, has non-finite parameters or does not fit the editor is refused alone,
     with a reason, and the rest go on; ``on_error="raise"`` raises ``UnsupportedModelError`` at the first.
@@ -153,6 +154,7 @@ def _run(
     order = range(len(sources)) if raising else sorted(range(len(sources)), key=lambda i: -sources[i].size)
     records: list[EditRecord | None] = [None] * len(sources)
     with (
+        one_blas_thread,
         progress_bar("editing", len(sources), shown=progress) as advance,
         ThreadPoolExecutor(min(plan.num_threads, max(1, len(sources)))) as pool,
     ):
@@ -215,11 +217,13 @@ def _require_fitting(mlp: MLP, plan: Plan) -> tuple[str, ...]:
 
 
 def _edited(original: MLP, plan: Plan) -> MLP:
-    theta = plan.editor.edit_theta(original, plan.budget, probe=plan.probe if plan.editor.needs_probe else None)
-    edited = _finite(original.replace(theta), "the edit")
-    if plan.refine:
-        assert plan.probe is not None
-        edited = _finite(refine_steps(edited, original, plan.probe, steps=plan.refine)[0], "the refinement")
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
+        reads = plan.editor.info.config.probe
+        theta = plan.editor.edit_theta(original, plan.budget, probe=plan.probe if reads else None)
+        edited = _finite(original.replace(theta), "the edit")
+        if plan.refine:
+            assert plan.probe is not None
+            edited = _finite(refine_steps(edited, original, plan.probe, steps=plan.refine)[0], "the refinement")
     return edited
 
 
@@ -232,8 +236,9 @@ def _finite(mlp: MLP, what: str) -> MLP:
 def _metrics(original: MLP, edited: MLP, table: Table | None) -> dict[str, dict[str, float]]:
     before, after = {"sparsity": float(original.sparsity)}, {"sparsity": float(edited.sparsity)}
     if table is not None:
-        log_p, log_q = original.log_proba(table.X), edited.log_proba(table.X)
-        before["jsd"], after["jsd"] = 0.0, float(jsd(log_p, log_q).mean())
+        with np.errstate(over="ignore", invalid="ignore"):  # a model may overflow: its figures are then NaN
+            log_p, log_q = original.log_proba(table.X), edited.log_proba(table.X)
+            before["jsd"], after["jsd"] = 0.0, float(jsd(log_p, log_q).mean())
         if table.y is not None:
             for figures, log_proba in ((before, log_p), (after, log_q)):
                 figures["accuracy"] = float(np.mean(np.argmax(log_proba, axis=1) == table.y))

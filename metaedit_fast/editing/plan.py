@@ -50,6 +50,7 @@ class Plan:
             "refine": self.refine,
             "seed": self.seed,
             "probe_rows": 0 if self.probe is None else len(self.probe),
+            "probe_from": None if self.probe is None else "editor" if self.probe is self.editor.probe else "data",
             "metric_rows": 0 if self.measured is None else len(self.measured),
             "metric_rows_held_out": self.held_out,
         }
@@ -76,13 +77,15 @@ def make_plan(
     loaded = editor if isinstance(editor, Editor) else load_editor(editor)
     budget = budget_of(get_requirement(loaded.info.requirement), target, strength)
     table = None if data is None else _fitting(as_table(data), loaded)
-    reads_rows = loaded.needs_probe or refine > 0
-    if reads_rows and table is None:
-        who = "refine" if not loaded.needs_probe else "this editor"
-        raise ValueError(f"data: {who} reads a probe of unlabelled rows, got none; pass data=rows or data=Table(X, y)")
     probe, measured, held_out = None, table, table is not None
-    if reads_rows and table is not None:
-        probe, measured, held_out = split_rows(table, probe_rows, seed)
+    if loaded.info.config.probe or refine > 0:
+        if table is not None:
+            probe, measured, held_out = split_rows(table, probe_rows, seed)
+        elif loaded.probe is not None:
+            probe = loaded.probe
+        else:
+            who = "this editor" if loaded.needs_probe else "refine"
+            raise ValueError(f"data: {who} reads a probe of unlabelled rows, got none; pass data=rows or a Table")
     return Plan(loaded, budget, refine, seed, threads, on_error, probe, measured, held_out)
 
 

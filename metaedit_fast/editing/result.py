@@ -48,9 +48,13 @@ class EditRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the model, as JSON takes it."""
+        origin = {}
+        if self.origin is not None:
+            origin = {name: getattr(self.origin, name) for name in ("run", "checkpoint", "split")}
         return {
             "index": self.index,
             "name": self.name,
+            **origin,
             "kind": self.kind,
             "status": self.status,
             "reason": self.reason,

@@ -222,6 +222,40 @@ def test_the_probe_reaches_editors_that_need_one(tiny_probe_editor, small_mlps):
     assert any(not np.array_equal(a.theta, b.theta) for a, b in zip(result.models, other.models, strict=True))
 
 
+def test_an_editors_own_rows_serve_without_data(tiny_probe_editor, small_mlps):
+    rows = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float32)
+    carrying = mf.Editor(tiny_probe_editor.info, tiny_probe_editor.weights, rows)
+    alone = mf.edit(small_mlps, carrying, target=SPARSITY, refine=3)
+    given = mf.edit(small_mlps, tiny_probe_editor, target=SPARSITY, refine=3, data=rows)
+    assert [m.theta.tobytes() for m in alone.models] == [m.theta.tobytes() for m in given.models]
+    assert (alone.settings["probe_from"], given.settings["probe_from"]) == ("editor", "data")
+    assert alone.settings["probe_rows"] == 12
+    assert "jsd" not in alone[0].metrics["after"]
+    other = mf.edit(small_mlps, carrying, target=SPARSITY, data=rows + 1)
+    assert other.settings["probe_from"] == "data"
+
+
+def test_blas_has_one_thread_inside_and_its_own_again_after(monkeypatch, tiny_editor, small_mlps):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def blas_threads():
+        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+    seen = []
+    edit_theta = type(tiny_editor).edit_theta
+
+    def watched(self, *args, **kwargs):
+        seen.append(blas_threads())
+        return edit_theta(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(tiny_editor), "edit_theta", watched)
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        assert mf.edit(small_mlps, tiny_editor, target=SPARSITY, num_threads=2).status_counts["edited"] == 5
+        assert blas_threads() == before
+    assert all(set(threads) == {1} for threads in seen)
+
+
 def test_metric_rows_are_held_out_where_there_are_enough():
     table = mf.Table(np.arange(30.0).reshape(10, 3), np.arange(10))
     probe, measured, held_out = split_rows(table, 5, seed=0)
