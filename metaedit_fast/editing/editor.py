@@ -79,7 +79,7 @@ class Editor:
         try:
             info = EditorInfo.from_json(description)
             return cls(info, weights, None if probe is None else probe.reshape(-1, info.config.n_inputs))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise InvalidEditorError(f"{where}: {error}") from error
 
     @classmethod
@@ -114,8 +114,12 @@ class Editor:
         return self.info.config.probe and self.probe is None
 
     def describe(self) -> dict[str, Any]:
-        """``info`` as JSON values, and the hash of the weights: tells editors apart in reports."""
-        return {**self.info.to_dict(), "weights_sha256": files.weights_hash(self.weights)}
+        """``info`` as JSON values, and hashes of the weights and the own probe: tells editors apart in reports."""
+        return {
+            **self.info.to_dict(),
+            "weights_sha256": files.weights_hash(self.weights),
+            "probe_sha256": None if self.probe is None else files.probe_hash(self.probe),
+        }
 
     def check(self, mlp: MLP) -> Check:
         """Reasons not to edit ``mlp``, and notes on where it lies outside the models of the training.

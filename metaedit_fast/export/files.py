@@ -27,6 +27,7 @@ Floats32 = NDArray[np.float32]
 METADATA_KEY = "metaedit"
 HASH_KEY = "metaedit_weights_sha256"
 PROBE_KEY = "metaedit_probe"
+PROBE_HASH_KEY = "metaedit_probe_sha256"
 MAX_BYTES = 64 * 1024 * 1024  # a hundred times the size of a usual editor
 
 
@@ -40,6 +41,11 @@ def weights_hash(weights: Weights) -> str:
     return digest.hexdigest()
 
 
+def probe_hash(probe: Floats32) -> str:
+    """sha256 over the values of probe rows, in hex."""
+    return hashlib.sha256(probe.astype("<f4").tobytes()).hexdigest()
+
+
 def editor_bytes(config: MetanetConfig, weights: Weights, description: str, probe: Floats32 | None = None) -> bytes:
     """The content of an editor file; equal arguments give equal bytes. ``probe`` is ``[rows, n_inputs]``."""
     from onnx import helper
@@ -50,6 +56,7 @@ def editor_bytes(config: MetanetConfig, weights: Weights, description: str, prob
     metadata = {METADATA_KEY: description, HASH_KEY: weights_hash(weights)}
     if probe is not None:
         metadata[PROBE_KEY] = base64.b64encode(probe.astype("<f4").tobytes()).decode()
+        metadata[PROBE_HASH_KEY] = probe_hash(probe)
     helper.set_model_props(model, metadata)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -89,9 +96,12 @@ def _probe(metadata: dict[str, str], where: str) -> Floats32 | None:
     if PROBE_KEY not in metadata:
         return None
     try:
-        return np.frombuffer(base64.b64decode(metadata[PROBE_KEY], validate=True), "<f4").astype(np.float32)
+        probe = np.frombuffer(base64.b64decode(metadata[PROBE_KEY], validate=True), "<f4").astype(np.float32)
     except (binascii.Error, ValueError) as error:
         raise InvalidEditorError(f"{where}: its probe rows are damaged ({error})") from error
+    if metadata.get(PROBE_HASH_KEY, probe_hash(probe)) != probe_hash(probe):
+        raise InvalidEditorError(f"{where}: the probe rows are not those that were written (sha256 differs)")
+    return probe
 
 
 def _values(tensor: Any, where: str) -> Floats32:

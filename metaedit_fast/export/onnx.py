@@ -117,8 +117,7 @@ class _MetanetGraph:
     def shipped_layer(self, name: str, h: str, e: str) -> tuple[str, str]:
         g = self.g
         normed = g.layer_norm(h, f"{name}norm")
-        joined = self.join(g.linear(normed, f"{name}source", bias=False), g.linear(normed, f"{name}target", bias=False))
-        q = g.silu(g.add(g.linear(e, f"{name}edge"), joined))
+        q = g.silu(self.edge_linear(e, normed, name, ("source", "target")))
         in_sum, out_sum, in_max, out_max = self.gather_edges((q, "Sum", 0), (q, "Sum", 1), (q, "Max", 0), (q, "Max", 1))
         one = g.constant([1.0], np.float32)
         in_mean = g.op("Div", in_sum, g.op("Max", self.in_degree, one))
@@ -152,8 +151,17 @@ class _MetanetGraph:
         """The sum of a linear's results from the sum of its inputs: the bias counts once an edge."""
         return self.g.add(self.g.linear(total, name, bias=False), self.g.op("Mul", degree, f"{name}.bias"))
 
-    def join(self, at_source: str, at_target: str) -> str:
-        return self.g.add(self.g.gather(at_source, "source"), self.g.gather(at_target, "target"))
+    def edge_linear(self, e: str, h: str, name: str, ends: tuple[str, str]) -> str:
+        """``edge(e) + source(h) + target(h)``, linears of ``name``, at edges with these ``ends``.
+
+        The bias is added at the neurons, which are few, and the product is added to the joined ends in
+        one pass: on thin edges each pass counts.
+        """
+        g = self.g
+        at_source = g.linear(h, f"{name}source", bias=False)
+        at_target = g.affine(h, f"{name}target.weight", f"{name}edge.bias")
+        joined = g.add(g.gather(at_source, ends[0]), g.gather(at_target, ends[1]))
+        return g.affine(e, f"{name}edge.weight", joined)
 
     def gather_edges(self, *wanted: tuple[str, str, int]) -> list[str]:
         """Reduce edge values ``[E + S, d]`` at their neurons, ``[V, d]``; 0 at neurons without such edges.
@@ -225,7 +233,4 @@ class _MetanetGraph:
                 g.rename(g.zeros(g.concat(n_nodes, g.constant([3]), axis=0)), "node")
 
     def edge_head(self, name: str, h: str, e: str, ends: tuple[str, str]) -> str:
-        g = self.g
-        at_source = g.gather(g.linear(h, f"{name}.source", bias=False), ends[0])
-        at_target = g.gather(g.linear(h, f"{name}.target", bias=False), ends[1])
-        return g.linear(g.silu(g.add(g.linear(e, f"{name}.edge"), at_source, at_target)), f"{name}.out")
+        return self.g.linear(self.g.silu(self.edge_linear(e, h, f"{name}.", ends)), f"{name}.out")

@@ -102,6 +102,8 @@ def test_edit_commutes_with_neuron_permutations(
     variant: tuple[str, bool, bool], mlp: MLP, sparsity: float, seed: int
 ) -> None:
     subject = editor(*variant)
+    # Layer norm over one or two neurons gives constants but for rounding; gradients through it are noise.
+    assume(not subject.needs_probe or all(x.norm == "none" or x.width > 3 for x in mlp.spec.layers))
     statistics = probe_statistics(mlp, PROBE) if subject.needs_probe else None
     features = model_features(mlp, subject.info.config, statistics)
     score = EditorSession_of(subject).heads(mlp, features, condition(sparsity)).score

@@ -217,6 +217,27 @@ def test_weights_that_are_wrong_are_refused(tmp_path: Path, good: bytes) -> None
     refused(tmp_path, model.SerializeToString(), "parameter skip_edge: expected finite")
 
 
+def test_probe_rows_that_are_wrong_are_refused(tmp_path: Path) -> None:
+    probe = np.random.default_rng(2).standard_normal((3, 5)).astype(np.float32)
+    carrying = files.editor_bytes(CONFIG, editor().weights, INFO.to_json(), probe)
+    text = next(entry.value for entry in onnx.load_from_string(carrying).metadata_props if entry.key == files.PROBE_KEY)
+
+    def changed(value: str) -> bytes:
+        model = onnx.load_from_string(carrying)
+        next(entry for entry in model.metadata_props if entry.key == files.PROBE_KEY).value = value
+        return bytes(model.SerializeToString())
+
+    refused(tmp_path, changed("?" + text[1:]), "probe rows are damaged")
+    refused(tmp_path, changed(text[:-4]), "probe rows are damaged|sha256 differs")
+    refused(tmp_path, changed(("B" if text[0] == "A" else "A") + text[1:]), "probe rows are not those")
+    for n_inputs in (0, 10**9, 10**30):
+        refused(tmp_path, with_fields(carrying, ("config",), n_inputs=n_inputs), "attack.onnx")
+    uneven = files.editor_bytes(CONFIG, editor().weights, INFO.to_json(), probe[:, :4])
+    refused(tmp_path, uneven, "cannot reshape")
+    nan = files.editor_bytes(CONFIG, editor().weights, INFO.to_json(), probe * np.float32(np.nan))
+    refused(tmp_path, nan, "probe: expected finite values")
+
+
 def test_files_of_wrong_kind_or_size_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     large = tmp_path / "large.onnx"
     with large.open("wb") as file:  # sparse: takes no room
