@@ -117,8 +117,7 @@ def softmax(call: Call) -> Value:
     if layout.batch in axes or layout.features != math.prod(layout.dims[a] for a in axes):
         call.refuse("a softmax over the features of a row", f"axis {axis} of shape {layout.dims}")
     if call.node.op == "LogSoftmax":
-        call.notes.append(LOG_SOFTMAX_NOTE)
-        return Tail(data.expr, "scores")
+        return Tail(data.expr, "scores", LOG_SOFTMAX_NOTE)
     return call.keep(data, Softmax(data.expr, data.expr.width, call.node.label))
 
 

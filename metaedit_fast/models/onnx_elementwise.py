@@ -75,6 +75,10 @@ def multiply(call: Call) -> Value:
         if parameter is None:
             factor = _broadcast(call, factor, constant, data)
         expr = data.expr
+        if factor.size == 1:
+            for scale, inner in scalings(expr):
+                if isinstance(inner, Activation) and _close(scale * float(factor[0]), 1.0):
+                    return call.keep(data, inner)  # the last factor of a GELU in several nodes
         return call.keep(data, Affine(expr, expr.width, call.node.label, factor, np.zeros(1), parameter))
     x, y = call.data(0), call.data(1)
     for first, second in ((x, y), (y, x)):

@@ -18,6 +18,8 @@ from metaedit_fast.models.onnx_graph import (
 from metaedit_fast.models.onnx_values import Affine, Data, Expr, Layout, Part, Skip, Tail, Value, is_part
 
 _LAST = 2**31 - 1
+BINARY_NOTE = "the model makes [1 - p, p] of the MLP's one output p"
+OTHER_SHAPE_NOTE = "the model gives the outputs of all rows one after the other, in another shape"
 
 
 @reads("Identity")
@@ -138,6 +140,8 @@ def _reordered(call: Call, data: Data, target: list[int | None]) -> Value:
     rest = layout.features // max(known, 1)
     dims = [0 if i == rows else rest if v == -1 else v for i, v in enumerate(target)]
     result = Layout(tuple(v or 0 for v in dims), rows)
+    if batch is not None and known == 1 and rows is None and -1 in target:
+        return Tail(data.expr, "scores", OTHER_SHAPE_NOTE, "a shape that keeps the rows apart")
     if (rows is None) != (batch is None) or result.features != layout.features:
         call.refuse("a shape that keeps the rows apart", f"{target} for shape {layout.dims}")
     if rows is not None and batch is not None:
@@ -313,7 +317,7 @@ def _is_zero(constant: Constant, beside: Data, axis: int) -> bool:
 def _side_by_side(call: Call, a: Expr, b: Expr) -> Expr | Tail:
     complement = isinstance(a, Affine) and a.source is b and (a.scale == -1).all() and (a.total_shift == 1).all()
     if complement and b.width == 1:
-        return Tail(b, "scores")
+        return Tail(b, "scores", BINARY_NOTE)
     if isinstance(a, Part) and isinstance(b, Part) and b.kind == "trailing" and a.source is b.source:
         base = a.source
         if is_part(a, "partial_skip") and base is not None and a.branch is not None and a.width + b.width == base.width:

@@ -173,10 +173,15 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Tail:
-    """What is made of the network's output and stays as it is: labels, or scores in another form."""
+    """What is made of the network's output and stays as it is: labels, or scores in another form.
+
+    ``note`` tells a user what is made of it; ``reason`` why nothing else may stand behind.
+    """
 
     source: Expr
     kind: str  # "label" or "scores"
+    note: str = ""
+    reason: str = "nothing but labels behind the network's scores"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,6 @@ from metaedit_fast.models.onnx_values import (
 
 MAX_INPUTS = 2**24
 ONE_ROW_NOTE = "the model works on one row at a time"
-BINARY_NOTE = "the model makes [1 - p, p] of the MLP's one output p"
 LABEL_NOTE = "the model gives labels only; the MLP gives the scores that they are made of"
 # What may be done to labels and scores behind the network; it stays in the graph as it is.
 TAIL_OPS = {
@@ -95,8 +94,8 @@ def _evaluate(node: Node, operands: list[Value], notes: list[str]) -> list[Value
     if tails:
         if (node.domain, node.op) in TAIL_OPS and len(tails) == 1 and not any(isinstance(o, Data) for o in operands):
             kind = tails[0].kind if node.op not in ("ArgMax", "Gather") else "label"
-            return [Tail(tails[0].source, kind)]
-        return [Unread(f"{node.label}: expected nothing but labels behind the network's scores, found {node.op}")]
+            return [dataclasses.replace(tails[0], kind=kind)]
+        return [Unread(f"{node.label}: expected {tails[0].reason}, found {node.op}")] * len(node.outputs)
     handler = HANDLERS.get((node.domain, node.op))
     if handler is None:
         known = "an operator of an MLP"
@@ -127,8 +126,8 @@ def _choose_output(graph: Graph, values: dict[str, Value], notes: list[str]) -> 
         notes.append(LABEL_NOTE)
     chosen = (scores or known)[0]
     expr = chosen.expr if isinstance(chosen, Data) else chosen.source
-    if isinstance(chosen, Tail) and chosen.kind == "scores" and isinstance(expr, Activation):
-        notes.append(BINARY_NOTE)
+    if isinstance(chosen, Tail) and chosen.note:
+        notes.append(chosen.note)
     end = _logits(expr)
     for name, value in outputs:
         assert isinstance(value, (Data, Tail))
@@ -148,7 +147,7 @@ def _layouts(graph: Graph) -> list[tuple[Layout, list[str]]]:
     """The ways to see the input's axes, the most natural one first.
 
     An axis of open size counts rows. Where no size is open, the tensor is one row, or else its first axis
-    counts them. Graphs that fix the number of rows further on are read as working on one row.
+    counts them. Graphs that fix the number of rows to 1 further on are read as working on one row.
     """
     value = graph.inputs[0]
     if not value.type.HasField("tensor_type"):
@@ -176,7 +175,7 @@ def _ways_to_see(sizes: list[int], graph: Graph) -> list[tuple[Layout, list[str]
     for axis in unknown:
         sizes[axis] = wanted // max(1, math.prod(s for s in sizes if s > 0))
     one = [1 if axis == batch else size for axis, size in enumerate(sizes)]
-    return [(Layout(tuple(sizes), batch), []), (Layout(tuple(one), None), [ONE_ROW_NOTE])]
+    return [(Layout(tuple(sizes), batch), []), (Layout(tuple(one), batch), [ONE_ROW_NOTE])]
 
 
 def _features_of_first_linear(graph: Graph) -> int:

@@ -1,0 +1,503 @@
+"""Graphs of every supported form: each is read, compared with ONNX Runtime, and written back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+
+from metaedit_fast.models.onnx import open_onnx
+
+RNG = np.random.default_rng(7)
+MLP_TAIL = "\nh = MatMul(f, w1)\ng = Add(h, b1)\nr = Relu(g)\nz = MatMul(r, w2)\ny = Add(z, b2)"
+VECTOR = {n: RNG.uniform(0.5, 2, n).astype(np.float32) for n in (1, 3, 4, 5)}
+
+
+def f32(*values):
+    return np.array(values, np.float32)
+
+
+LINEAR_FORMS = {
+    "gemm": ("y = Gemm(x, w1, b1)", {}),
+    "gemm transB": ("y = Gemm<transB = 1>(x, wt, b1)", {"wt": lambda a: a["w1"].T}),
+    "gemm alpha beta": ("y = Gemm<alpha = 0.5, beta = -2.0>(x, w1, b1)", {}),
+    "gemm without C": ("y = Gemm<alpha = 0.5>(x, w1)", {}),
+    "gemm beta 0": ("y = Gemm<beta = 0.0>(x, w1, b1)", {}),
+    "gemm scalar C": ("y = Gemm(x, w1, c)", {"c": lambda a: f32(0.3)}),
+    "gemm rank-0 C": ("y = Gemm(x, w1, c)", {"c": lambda a: np.float32(0.3)}),
+    "gemm matrix C": ("y = Gemm(x, w1, c)", {"c": lambda a: a["b1"][None]}),
+    "matmul": ("y = MatMul(x, w1)", {}),
+    "matmul add": ("h = MatMul(x, w1)\ny = Add(h, b1)", {}),
+    "add matmul": ("h = MatMul(x, w1)\ny = Add(b1, h)", {}),
+    "matmul add matrix": ("h = MatMul(x, w1)\ny = Add(h, c)", {"c": lambda a: a["b1"][None]}),
+    "matmul sub": ("h = MatMul(x, w1)\ny = Sub(h, b1)", {}),
+    "sub from constant": ("h = MatMul(x, w1)\ny = Sub(b1, h)", {}),
+    "matmul scale add": ("h = MatMul(x, w1)\ng = Mul(h, s)\ny = Add(g, b1)", {"s": lambda a: VECTOR[3]}),
+    "gemm div": ("h = Gemm(x, w1, b1)\ny = Div(h, s)", {"s": lambda a: VECTOR[3]}),
+    "two biases": ("h = Gemm(x, w1, b1)\ng = Add(h, s)\ny = Mul(g, s)", {"s": lambda a: VECTOR[3]}),
+    "sum and neg": ("h = MatMul(x, w1)\ng = Sum(h, b1)\ny = Neg(g)", {}),
+    "three axes": ("h = MatMul(x, w)\ny = Add(h, b1)", {"w": lambda a: a["w1"][None]}),
+    "dot product": ("y = MatMul(x, v)", {"v": lambda a: a["w1"][:, 0]}),
+    "identity after": ("h = Gemm(x, w1, b1)\ny = Identity(h)", {}),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR_FORMS)
+@pytest.mark.parametrize("ends", ["whole", "hidden"])
+def test_linear_forms(kit, name, ends):
+    text, extra = LINEAR_FORMS[name]
+    arrays = kit.layers(4, 3, 2)
+    arrays |= {key: np.asarray(make(arrays)) for key, make in extra.items()}
+    if ends == "hidden":
+        if name == "dot product":
+            pytest.skip("a dot product drops the axis that a next layer needs")
+        text = text.replace("y = ", "z = ")
+        text += "\nr = Relu(z)\no = MatMul(r, w2)\ny = Add(o, b2)"
+    opened = kit.check(kit.build(text, arrays))
+    assert opened.kind == "onnx"
+    assert opened.mlp.spec.widths[:2] == (4, 1 if name == "dot product" else 3)
+    has_bias = name not in ("gemm without C", "gemm beta 0", "matmul", "dot product")
+    assert opened.mlp.spec.layers[0].bias is has_bias
+
+
+COLUMNS = "h = MatMul(wt, x)\ng = Add(h, c)\nr = Relu(g)\nz = MatMul(w2t, r)\ny = Add(z, c2)"
+
+
+@pytest.mark.parametrize("x", [(4, 1), (4, "rows"), (4,), (1, 4, 1), ("rows", 4, 1)])
+def test_constant_left_factor(kit, x):
+    a = kit.layers(4, 3, 2)
+    columns = len(x) > 1
+    arrays = {"wt": a["w1"].T, "w2t": a["w2"].T, "c": a["b1"], "c2": a["b2"]}
+    if columns:
+        arrays |= {"c": a["b1"][:, None], "c2": a["b2"][:, None]}
+    opened = kit.check(kit.build(COLUMNS, arrays, x=x))
+    assert np.array_equal(opened.mlp.weight(0), a["w1"])
+    assert any("columns" in note for note in opened.notes) == columns
+
+
+def test_constant_left_factor_in_gemm(kit):
+    a = kit.layers(4, 3, 2)
+    text = "h = Gemm<alpha = 2.0>(wt, x, c)\nr = Tanh(h)\ny = Gemm<transA = 1>(w2, r, c2)"
+    arrays = {"wt": a["w1"].T, "w2": a["w2"], "c": a["b1"][:, None], "c2": f32([0.25])}
+    kit.check(kit.build(text, arrays, x=(4, "rows")))
+
+
+@pytest.mark.parametrize(
+    ("x", "move"),
+    [
+        (("rows", 2, 1, 2), "f = Flatten(x)"),
+        (("rows", 2, 2), "f = Flatten<axis = -2>(x)"),
+        ((1, 2, 2), "f = Flatten<axis = 1>(x)"),
+        ((1, 2, 2), "f = Flatten<axis = 0>(x)"),
+        (("rows", 1, 2, 2), "f = Reshape(x, minus)"),
+        (("rows", 1, 2, 2), "f = Reshape(x, zero)"),
+        ((1, 1, 4), "f = Reshape(x, one)"),
+        ((2, 2), "f = Reshape(x, one)"),
+        (("rows", 2, 2), "f = Reshape(x, one)"),
+        (("rows", 1, 1, 4), "f = Squeeze(x, axes)"),
+        ((1, 1, 1, 4), "f = Squeeze(x, axes)"),
+        ((1, 1, 1, 4), "f = Identity(x)"),
+        ((4,), "f = Identity(x)"),
+        ((4,), "f = Unsqueeze(x, axis)"),
+        ((4, "rows"), "f = Transpose(x)"),
+        ((1, 4, 1), "f = Transpose<perm = [0, 2, 1]>(x)"),
+        (("rows", 2, 2), "s = Shape(x)\nn = Gather(s, axis)\nc = Concat<axis = 0>(n, last)\nf = Reshape(x, c)"),
+        (("rows", 2, 2), "s = Shape<start = 0, end = 1>(x)\nc = Concat<axis = 0>(s, last)\nf = Reshape(x, c)"),
+        ((3, 4), "f = Identity(x)"),
+        ((2, 2, 2), "f = Reshape(x, two)"),
+        (("rows", "n"), "f = Identity(x)"),
+        (None, "f = Identity(x)"),
+        (("n",), "f = Identity(x)"),
+    ],
+)
+def test_input_shapes(kit, x, move):
+    ints = {
+        "minus": [-1, 4],
+        "zero": [0, -1],
+        "one": [1, -1],
+        "two": [2, -1],
+        "axes": [1, 2],
+        "axis": [0],
+        "last": [-1],
+    }
+    arrays = kit.layers(4, 3, 2) | {name: np.array(v, np.int64) for name, v in ints.items()}
+    arrays = {k: v for k, v in arrays.items() if k in move or k[0] in "wb"}
+    model = kit.build(move + MLP_TAIL, arrays, x=x)
+    if x == ("rows", 2, 2) and "one" in move:  # the Reshape allows one row only
+        opened = open_onnx(model)
+        assert "the model works on one row at a time" in opened.notes
+        rows = RNG.normal(size=(1, 4)).astype(np.float32)
+        np.testing.assert_allclose(opened.mlp.forward(rows), kit.run(model, rows.reshape(1, 2, 2)), atol=1e-6)
+    elif x in (None, ("n",)):
+        opened = open_onnx(model)
+        rows = RNG.normal(size=(1, 4)).astype(np.float32)
+        expected = kit.run(model, rows if x is None else rows[0])
+        np.testing.assert_allclose(opened.mlp.forward(rows).ravel(), expected.ravel(), atol=1e-6)
+    else:
+        opened = kit.check(model)
+    assert opened.mlp.spec.widths == (4, 3, 2)
+
+
+def test_reshapes_inside(kit):
+    text = """
+        h = Gemm(x, w1, b1)
+        u = Unsqueeze(h, one)
+        r = Relu(u)
+        s = Reshape(r, shape)
+        d = Dropout(s)
+        c = Cast<to = 1>(d)
+        z = Gemm(c, w2, b2)
+        y = Reshape(z, flat)
+    """
+    arrays = kit.layers(4, 3, 1) | {
+        "one": np.array([1]),
+        "shape": np.array([0, 3]),
+        "flat": np.array([-1]),
+    }
+    kit.check(kit.build(text, arrays))
+
+
+PREFIXES = {
+    "sub div": ("a = Sub(x, m)\nf = Div(a, s)", 1 / VECTOR[4], -1 / VECTOR[4]),
+    "mul add": ("a = Mul(s, x)\nf = Add(m, a)", VECTOR[4], np.ones(4)),
+    "sub from": ("f = Sub(m, x)", -np.ones(4), np.ones(4)),
+    "one number": ("f = Mul(x, k)", np.full(4, 0.5), None),
+    "shift only": ("f = Add(x, m)", None, np.ones(4)),
+    "scaler": (
+        "f = ai.onnx.ml.Scaler<offset = [1.0, 1.0, 1.0, 1.0], scale = [2.0, 2.0, 2.0, 4.0]>(x)",
+        f32(2, 2, 2, 4),
+        -f32(2, 2, 2, 4),
+    ),
+    "scaler of one": ("f = ai.onnx.ml.Scaler<offset = [1.0], scale = [2.0]>(x)", np.full(4, 2), np.full(4, -2)),
+    "batch norm": ("f = BatchNormalization<epsilon = 0.0>(x, s, m, zero, m)", VECTOR[4], np.ones(4)),
+    "neutral": ("a = Mul(x, m)\nf = Add(a, zero)", None, None),
+}
+
+
+@pytest.mark.parametrize("name", PREFIXES)
+def test_normalisation_prefix(kit, name):
+    text, scale, shift = PREFIXES[name]
+    arrays = kit.layers(4, 3, 2) | {"m": np.ones(4, np.float32), "s": VECTOR[4], "k": np.float32(0.5)}
+    arrays["zero"] = np.zeros(4, np.float32)
+    mlp = kit.check(kit.build(text + MLP_TAIL, arrays)).mlp
+    for found, wanted in ((mlp.input_scale, scale), (mlp.input_shift, shift)):
+        assert (found is None) == (wanted is None)
+        if wanted is not None:
+            np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 28, 1), (28, 1), (1, 28), (28, 28), ()])
+def test_prefix_over_image_axes(kit, shape):
+    mean = RNG.normal(size=shape).astype(np.float32)
+    arrays = kit.layers(784, 3, 2) | {"m": mean, "s": np.float32(0.3)}
+    text = "a = Sub(x, m)\nb = Div(a, s)\nf = Flatten(b)" + MLP_TAIL
+    kit.check(kit.build(text, arrays, x=("rows", 1, 28, 28)), tolerance=1e-5)
+
+
+ACTIVATIONS = {
+    "Relu(h)": ("relu", 0.0),
+    "LeakyRelu<alpha = 0.2>(h)": ("leaky_relu", 0.2),
+    "LeakyRelu(h)": ("leaky_relu", 0.01),
+    "LeakyRelu<alpha = 0.0>(h)": ("relu", 0.0),
+    "PRelu(h, slope)": ("leaky_relu", 0.25),
+    "Elu<alpha = 0.7>(h)": ("elu", 0.7),
+    "Elu<alpha = 0.0>(h)": ("relu", 0.0),
+    "Tanh(h)": ("tanh", 0.0),
+    "Sigmoid(h)": ("sigmoid", 0.0),
+    "Gelu(h)": ("gelu", 0.0),
+    'Gelu<approximate = "tanh">(h)': ("gelu_tanh", 0.0),
+    "com.microsoft.Gelu(h)": ("gelu", 0.0),
+    "Clip(h, zero, six)": ("relu6", 0.0),
+    "Clip(h, zero)": ("relu", 0.0),
+    "Max(h, zero)": ("relu", 0.0),
+    "Max(zero, h)": ("relu", 0.0),
+    "Pow(h, one)": ("identity", 0.0),
+}
+
+
+@pytest.mark.parametrize("node", ACTIVATIONS)
+def test_activations(kit, node):
+    arrays = kit.layers(4, 3, 2)
+    numbers = {"slope": f32(0.25), "zero": np.float32(0), "six": np.float32(6), "one": np.float32(1)}
+    arrays |= {k: v for k, v in numbers.items() if k in node}
+    arrays["w1"] *= 5
+    model = kit.build(f"h = Gemm(x, w1, b1)\nr = {node}\ny = Gemm(r, w2, b2)", arrays, opset=20, ir=9)
+    layer = kit.check(model).mlp.spec.layers[0]
+    assert (layer.activation, layer.alpha) == ACTIVATIONS[node]
+
+
+def test_clip_by_attributes(kit):
+    text = "h = Gemm(x, w1, b1)\nr = Clip<min = 0.0, max = 6.0>(h)\ny = Gemm(r, w2, b2)"
+    assert kit.check(kit.build(text, kit.layers(4, 3, 2), opset=10)).mlp.spec.layers[0].activation == "relu6"
+
+
+PATTERNS = {
+    "silu": "s = Sigmoid(h)\nr = Mul(h, s)",
+    "silu of other order": "s = Sigmoid(h)\nr = Mul(s, h)",
+    "gelu": "d = Div(h, root)\ne = Erf(d)\np = Add(e, one)\nm = Mul(h, p)\nr = Mul(m, half)",
+    "gelu half first": "i = Mul(half, h)\nd = Mul(h, rsqrt)\ne = Erf(d)\np = Add(one, e)\nr = Mul(p, i)",
+    "gelu half of gate": "d = Div(h, root)\ne = Erf(d)\np = Add(e, one)\nq = Mul(p, half)\nr = Mul(h, q)",
+    "gelu_tanh": (
+        "q = Mul(h, h)\nc = Mul(h, q)\nk = Mul(cube, c)\nj = Add(h, k)\ni = Mul(beta, j)\nt = Tanh(i)\n"
+        "p = Add(one, t)\no = Mul(half, h)\nr = Mul(o, p)"
+    ),
+    "gelu_tanh by pow": (
+        "c = Pow(h, three)\nk = Mul(c, cube)\nj = Add(k, h)\ni = Mul(j, beta)\nt = Tanh(i)\n"
+        "p = Add(t, one)\no = Mul(h, p)\nr = Mul(o, half)"
+    ),
+}
+NUMBERS = {
+    "root": 2**0.5,
+    "rsqrt": 0.5**0.5,
+    "one": 1,
+    "half": 0.5,
+    "cube": 0.044715,
+    "beta": (2 / np.pi) ** 0.5,
+    "three": 3,
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_activations_of_several_nodes(kit, name, dtype):
+    if dtype == np.float64 and "Erf" in PATTERNS[name]:
+        pytest.skip("ONNX Runtime has no Erf of float64")
+    arrays = kit.layers(4, 3, 3, 2, dtype=dtype)
+    arrays |= {k: np.array(v, dtype) for k, v in NUMBERS.items() if k in PATTERNS[name]}
+    text = (
+        f"h = Gemm(x, w1, b1)\n{PATTERNS[name]}\ng = Gemm(r, w2, b2)\nk2 = Add(g, r)\nu = Relu(k2)\ny = Gemm(u, w3, b3)"
+    )
+    mlp = kit.check(kit.build(text, arrays, dtype=dtype)).mlp
+    assert mlp.spec.layers[0].activation == name.split()[0]
+    assert mlp.spec.skips == ((1, 2),)
+
+
+def test_scaled_gelu_is_folded(kit):
+    """A factor behind a pattern goes into the next layer's weights."""
+    arrays = kit.layers(4, 3, 2) | {"three": np.float32(3)}
+    text = "h = Gemm(x, w1, b1)\ns = Sigmoid(h)\nt = Mul(s, three)\nr = Mul(h, t)\ny = Gemm(r, w2, b2)"
+    mlp = kit.check(kit.build(text, arrays)).mlp
+    np.testing.assert_allclose(mlp.weight(1), 3 * arrays["w2"], rtol=1e-6)
+
+
+NORMS = {
+    "op": "n = LayerNormalization<axis = -1, epsilon = 0.01>(h, g, o)",
+    "op axis 1": "n = LayerNormalization<axis = 1, epsilon = 0.01>(h, g, o)",
+    "op without shift": "n = LayerNormalization<epsilon = 0.01>(h, g)",
+    "nodes": (
+        "m = ReduceMean<axes = [-1]>(h)\nc = Sub(h, m)\np = Pow(c, two)\nv = ReduceMean<axes = [1]>(p)\n"
+        "e = Add(v, eps)\ns = Sqrt(e)\nd = Div(c, s)\nk = Mul(d, g)\nn = Add(k, o)"
+    ),
+    "nodes, products": (
+        "m = ReduceMean<axes = [-1]>(h)\nc = Sub(h, m)\np = Mul(c, c)\nv = ReduceMean<axes = [-1]>(p)\n"
+        "e = Add(eps, v)\ns = Sqrt(e)\ni = Reciprocal(s)\nd = Mul(c, i)\nk = Mul(g, d)\nn = Add(o, k)"
+    ),
+    "nodes, power": (
+        "m = ReduceMean<axes = [-1]>(h)\nc = Sub(h, m)\np = Mul(c, c)\nv = ReduceMean<axes = [-1]>(p)\n"
+        "e = Add(eps, v)\ni = Pow(e, minus)\nd = Mul(i, c)\nk = Mul(g, d)\nn = Add(o, k)"
+    ),
+    "nodes, one over": (
+        "m = ReduceMean<axes = [-1]>(h)\nc = Sub(h, m)\np = Mul(c, c)\nv = ReduceMean<axes = [-1]>(p)\n"
+        "e = Add(eps, v)\ns = Sqrt(e)\ni = Div(unit, s)\nd = Mul(i, c)\nk = Mul(g, d)\nj = Mul(k, unit)\nn = Sub(j, o)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_layer_norm(kit, name):
+    arrays = kit.layers(4, 5, 2) | {"g": VECTOR[5], "o": VECTOR[5] - 1, "two": np.float32(2), "eps": np.float32(0.01)}
+    arrays |= {"minus": np.float32(-0.5), "unit": np.float32(1)}
+    mlp = kit.check(kit.build(f"h = Gemm(x, w1, b1)\n{NORMS[name]}\nr = Relu(n)\ny = Gemm(r, w2, b2)", arrays)).mlp
+    layer = mlp.spec.layers[0]
+    assert (layer.norm, layer.eps, layer.activation, layer.norm_affine) == ("layer", 0.01, "relu", True)
+    assert np.array_equal(mlp.parameter("norm_scale", 0), VECTOR[5])
+
+
+def test_layer_norm_with_axes_as_input(kit):
+    text = NORMS["nodes"].replace("<axes = [-1]>(h)", "(h, axes)").replace("<axes = [1]>(p)", "(p, axes)")
+    arrays = kit.layers(4, 5, 2) | {"g": VECTOR[5], "o": VECTOR[5], "two": np.float32(2), "eps": np.float32(0.01)}
+    arrays["axes"] = np.array([-1])
+    kit.check(kit.build(f"h = Gemm(x, w1, b1)\n{text}\nr = Relu(n)\ny = Gemm(r, w2, b2)", arrays, opset=18))
+
+
+BATCH_NORM = "BatchNormalization<epsilon = 0.001>"
+BATCH_NORMED = {
+    "behind": f"h = Gemm(x, w1, b1)\nn = {BATCH_NORM}(h, g, o, m, v)\nr = Relu(n)\ny = Gemm(r, w2, b2)",
+    "behind, no bias": f"h = MatMul(x, w1)\nn = {BATCH_NORM}(h, g, o, m, v)\nr = Relu(n)\ny = Gemm(r, w2, b2)",
+    "in front": f"h = Gemm(x, w1, b1)\nr = Relu(h)\nn = {BATCH_NORM}(r, g, o, m, v)\ny = Gemm(n, w2, b2)",
+    "both": (
+        f"h = Gemm(x, w1, b1)\nk = {BATCH_NORM}(h, g, o, m, v)\nr = Tanh(k)\n"
+        f"n = {BATCH_NORM}(r, g, o, m, v)\nz = MatMul(n, w2)\ny = Add(z, b2)"
+    ),
+    "affine in front": (
+        "h = Gemm(x, w1, b1)\nr = Relu(h)\nk = Mul(r, g)\nn = Sub(k, o)\ny = Gemm<alpha = 0.5>(n, w2, b2)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BATCH_NORMED)
+def test_what_is_folded(kit, name):
+    arrays = kit.layers(4, 5, 2) | {"g": VECTOR[5], "o": VECTOR[5] - 1, "m": VECTOR[5] - 0.5, "v": VECTOR[5]}
+    opened = kit.check(kit.build(BATCH_NORMED[name], arrays))
+    assert any("batch norm" in note for note in opened.notes) == ("Batch" in BATCH_NORMED[name])
+    assert all(layer.bias for layer in opened.mlp.spec.layers)
+
+
+def test_constant_input_of_a_layer(kit):
+    """A feature that is scaled by 0 in front of a linear layer gives a constant."""
+    arrays = kit.layers(4, 5, 2) | {"g": VECTOR[5] * f32(1, 0, 1, 1, 1), "o": VECTOR[5]}
+    text = "h = Gemm(x, w1, b1)\nr = Relu(h)\nk = Mul(r, g)\nn = Add(k, o)\ny = Gemm(n, w2, b2)"
+    kit.check(kit.build(text, arrays), edit=False)
+
+
+ZEROS = "s = Shape<end = 1>(a)\nd = Concat<axis = 0>(s, two)\np = ConstantOfShape(d)"
+HALVES = "s = Slice(h, zero, three, axis)\nt = Slice(h, three, end, axis)"
+SKIPS = {  # nodes, width of the source and of the target
+    "equal": ("z = Add(h, a)", 5, 5),
+    "equal, other order": ("z = Add(a, h)", 5, 5),
+    "wider source": ("s = Slice(a, zero, five, axis)\nz = Add(h, s)", 7, 5),
+    "padded": ("p = Pad(a, pads)\nz = Add(h, p)", 3, 5),
+    "negative pad": ("p = Pad(a, less)\nz = Add(h, p)", 7, 5),
+    "zeros beside": (f"{ZEROS}\nq = Concat<axis = 1>(a, p)\nz = Add(h, q)", 3, 5),
+    "sliced and padded": ("s = Slice(a, zero, three, axis)\np = Pad(s, pads)\nz = Add(h, p)", 3, 5),
+    "halves": (f"{HALVES}\nu = Add(s, a)\nz = Concat<axis = 1>(u, t)", 3, 5),
+    "bias behind": ("i = Add(h, a)\nz = Add(i, k)", 5, 5),
+}
+
+
+@pytest.mark.parametrize("name", SKIPS)
+def test_skips(kit, name):
+    text, source, width = SKIPS[name]
+    arrays = kit.layers(4, source, width, 2)
+    ints = {"zero": [0], "three": [3], "five": [5], "axis": [1], "end": [2**63 - 1], "two": [2], "pads": [0, 0, 0, 2]}
+    arrays |= {k: np.array(v, np.int64) for k, v in ints.items()} | {"less": np.array([0, 0, 0, -2]), "k": VECTOR[5]}
+    whole = f"g = Gemm(x, w1, b1)\na = Tanh(g)\nh = Gemm(a, w2, b2)\n{text}\nr = Relu(z)\ny = Gemm(r, w3, b3)"
+    assert kit.check(kit.build(whole, arrays)).mlp.spec.skips == ((1, 2),)
+
+
+def test_skip_from_normalised_inputs(kit):
+    text = "n = Mul(x, s)\nh = Gemm(n, w1, b1)\nz = Add(h, n)\nr = Relu(z)\ny = Gemm(r, w2, b2)"
+    arrays = kit.layers(4, 4, 2) | {"s": VECTOR[4]}
+    assert kit.check(kit.build(text, arrays)).mlp.spec.skips == ((0, 1),)
+
+
+@pytest.mark.parametrize(
+    ("tail", "output", "width"),
+    [
+        ("y = Softmax(z)", "softmax", 3),
+        ("y = Softmax<axis = 1>(z)", "softmax", 3),
+        ("y = Sigmoid(z)", "sigmoid", 1),
+        ("y = Identity(z)", "logits", 3),
+    ],
+)
+@pytest.mark.parametrize("opset", [9, 13, 21])
+def test_output_maps(kit, tail, output, width, opset):
+    model = kit.build(
+        f"h = Gemm(x, w1, b1)\nr = Relu(h)\nz = Gemm(r, w2, b2)\n{tail}", kit.layers(4, 5, width), opset=opset
+    )
+    assert kit.check(model).mlp.spec.output == output
+
+
+def test_log_softmax_stays_behind_the_logits(kit):
+    model = kit.build("h = Gemm(x, w1, b1)\ny = LogSoftmax(h)", kit.layers(4, 3))
+
+    def log_softmax(z):
+        return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+    opened = kit.check(model, behind=log_softmax)
+    assert any("log-softmax" in note for note in opened.notes)
+    assert opened.mlp.spec.output == "logits"
+
+
+def test_several_outputs_of_one_network(kit):
+    text = "z = Gemm(x, w1, b1)\np = Softmax(z)\nlabel = ArgMax<axis = 1>(p)"
+    out = {"label": 7}
+    logits = kit.check(kit.build(text, kit.layers(4, 3), y=["label", "z", "p"], out=out), output="z")
+    probabilities = kit.check(kit.build(text, kit.layers(4, 3), y=["p", "z", "label"], out=out), output="p")
+    assert (logits.mlp.spec.output, probabilities.mlp.spec.output) == ("logits", "softmax")
+    label = kit.check(kit.build(text, kit.layers(4, 3), y=["label"], out=out), behind=lambda p: p.argmax(1)[:, None])
+    assert any("labels only" in note for note in label.notes)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16])
+def test_other_precisions(kit, dtype):
+    model = kit.build(
+        "h = Gemm(x, w1, b1)\nr = Relu(h)\ny = Gemm(r, w2, b2)", kit.layers(4, 5, 2, dtype=dtype), dtype=dtype
+    )
+    kit.check(model, tolerance=1e-6 if dtype == np.float64 else 2e-3)
+
+
+def test_casts_between_floats(kit):
+    text = "a = Cast<to = 1>(x)\nw = Cast<to = 1>(w1)\nh = MatMul(a, w)\ng = Cast<to = 11>(h)\ny = Add(g, b1)"
+    arrays = {k: v.astype(np.float64) / 3 for k, v in kit.layers(4, 3).items()}
+    opened = kit.check(kit.build(text, arrays, dtype=np.float64))
+    theta = opened.mlp.theta.copy()
+    theta[0] = 0
+    written = opened.write(opened.mlp.replace(theta))
+    found = numpy_helper.to_array(written.graph.initializer[0])
+    assert found.dtype == np.float64
+    assert np.array_equal(found.ravel()[1:], arrays["w1"].ravel()[1:])  # all bits beyond float32 are kept
+
+
+def test_integer_input(kit):
+    model = kit.build("f = Cast<to = 1>(x)\ny = Gemm(f, w1, b1)", kit.layers(4, 3), dtype=np.int64, out={"y": 1})
+    rows = np.arange(8).reshape(2, 4)
+    np.testing.assert_allclose(open_onnx(model).mlp.forward(rows), kit.run(model, rows), atol=1e-5)
+
+
+VIEWS = {
+    "identity": ("w = Identity(v)", lambda w: w),
+    "transpose": ("w = Transpose<perm = [1, 0]>(v)", lambda w: w.T),
+    "transpose by default": ("w = Transpose(v)", lambda w: w.T),
+    "reshape": ("w = Reshape(v, shape)", lambda w: w.reshape(2, -1)),
+    "squeeze": ("w = Squeeze(v)", lambda w: w[None, :, None, :]),
+    "chain": ("a = Transpose(v)\nb = Identity(a)\nc = Transpose(b)\nw = Transpose(c)", lambda w: w.T),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("where", ["initializer", "node", "listed"])
+def test_constants_are_followed(kit, name, where):
+    text, undo = VIEWS[name]
+    arrays = kit.layers(4, 3) | {"shape": np.array([4, 3])}
+    stored = np.ascontiguousarray(undo(arrays.pop("w1")))
+    if where != "node":
+        arrays["v"] = stored
+    model = kit.build(text + "\ny = Gemm(x, w, b1)", arrays, listed=where == "listed", ir=3 if where == "listed" else 8)
+    if where == "node":
+        node = helper.make_node("Constant", [], ["v"], value=numpy_helper.from_array(stored, "v"))
+        model.graph.node.insert(0, node)
+    opened = kit.check(model)
+    theta = opened.mlp.theta.copy()
+    theta[0] = 42
+    written = opened.write(opened.mlp.replace(theta))
+    assert len(written.graph.initializer) == len(model.graph.initializer)
+    assert len(written.graph.node) == len(model.graph.node)
+
+
+def test_constants_by_value_attributes(kit):
+    text = """
+        b = Constant<value_floats = [0.5, 0.25, 1.5]>()
+        k = Constant<value_float = 0.5>()
+        s = Constant<value_ints = [-1, 4]>()
+        f = Reshape(x, s)
+        h = MatMul(f, w1)
+        g = Mul(h, k)
+        y = Add(g, b)
+    """
+    arrays = kit.layers(4, 3)
+    del arrays["b1"]
+    kit.check(kit.build(text, arrays))
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 12, 13, 15, 17, 18, 20, 21, 22, 23])
+def test_opsets(kit, opset):
+    text = "f = Flatten(x)\nh = Gemm(f, w1, b1)\nr = Relu(h)\nd = Dropout(r)\nz = MatMul(d, w2)\ny = Add(z, b2)"
+    for ir in (3, 4, 7, 8, 10):
+        if ir < 8 and opset > 17:
+            continue
+        kit.check(kit.build(text, kit.layers(4, 3, 2), opset=opset, ir=ir, listed=ir == 3))
+
+
+def test_unused_nodes_do_not_matter(kit):
+    kit.check(kit.build("c = Cos(x)\ny = Gemm(x, w1, b1)", kit.layers(4, 3)))
