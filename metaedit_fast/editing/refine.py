@@ -170,6 +170,8 @@ def _minimise(problem: _Problem, steps: int) -> int:
     gradient = problem.gradient(run, at_outputs)
     memory = _Memory()
     while len(problem.history) <= steps:
+        if not float(gradient @ gradient) > 0.0:  # saturated: the gradient is lost to rounding
+            break
         direction = memory.direction(gradient, value)
         slope = float(gradient @ direction)
         if not -math.inf < slope < 0.0:

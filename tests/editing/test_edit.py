@@ -213,6 +213,16 @@ def test_refinement_helps_and_keeps_the_sparsity(tiny_editor, small_mlps):
         assert b.metrics["after"]["jsd"] < a.metrics["after"]["jsd"]
 
 
+@pytest.mark.parametrize("scale", [1e6, 1e10, 1e30])
+def test_saturated_models_do_no_harm(tiny_editor, tiny_probe_editor, small_mlps, scale):
+    x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    for editor in (tiny_editor, tiny_probe_editor):
+        for mlp in small_mlps:
+            huge = mlp.replace(mlp.theta * np.float32(scale))
+            record = mf.edit(huge, editor, target=SPARSITY, data=x, refine=3, probe_rows=10)[0]
+            assert record.status == "edited" or "so large" in record.reason or "not finite" in record.reason
+
+
 def test_the_probe_reaches_editors_that_need_one(tiny_probe_editor, small_mlps):
     x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
     result = mf.edit(small_mlps, tiny_probe_editor, target=SPARSITY, data=x, probe_rows=10)
