@@ -113,7 +113,7 @@ class MLP:
 
     def predict(self, x: ArrayLike) -> NDArray[np.intp]:
         """The most probable class of each row."""
-        return np.argmax(self.log_proba(x), axis=1)
+        return np.asarray(np.argmax(self.log_proba(x), axis=1), np.intp)
 
     def content_hash(self) -> str:
         """sha256 over architecture, parameters and normalisation, in hex."""

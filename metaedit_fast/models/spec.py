@@ -143,7 +143,7 @@ class MLPSpec:
     @cached_property
     def n_parameters(self) -> int:
         """Length of θ."""
-        return self.parameter_slices[-1][2].stop
+        return int(self.parameter_slices[-1][2].stop)
 
     def skips_into(self, layer: int) -> list[int]:
         """Source neuron layers of the skips that end in neuron layer ``layer``."""
