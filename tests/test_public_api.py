@@ -96,3 +96,17 @@ except mf.errors.MissingDependencyError as error:
     assert fresh(BASE_ONLY + code).strip() == (
         "fit_editor needs the package 'torch': pip install 'metaedit_fast[train]'"
     )
+
+
+def test_commands_that_train_name_the_extra_too(tmp_path, shared_data):
+    for arguments in (
+        ["train", str(tmp_path), "--dataset", "bank", "--out", "x.onnx"],
+        ["population", "--dataset", "bank", "--data-folder", str(shared_data), "--out", str(tmp_path / "new")],
+    ):
+        code = f"import sys; sys.argv = ['metaedit', *{arguments}]\nfrom metaedit_fast.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", BASE_ONLY + code], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: ")
+        assert "metaedit_fast[train]" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
