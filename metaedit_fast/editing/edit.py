@@ -25,7 +25,6 @@ from metaedit_fast.evaluation.preservation import jsd
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.opened import Opened
 from metaedit_fast.population.store import Population
-from metaedit_fast.versions import versions
 
 if TYPE_CHECKING:
     from metaedit_fast.datasets import Rows
@@ -139,9 +138,7 @@ def edit_(
 
 
 def _result(records: Sequence[EditRecord], plan: Plan, source: Population | None) -> EditResult:
-    return EditResult(
-        records, settings=plan.settings(), editor=plan.editor.describe(), versions=versions(), source=source
-    )
+    return EditResult(records, settings=plan.settings(), editor=plan.editor.describe(), source=source)
 
 
 def _run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from metaedit_fast.population.record import PopulationRecord
+from metaedit_fast.versions import versions
 
 if TYPE_CHECKING:
     from metaedit_fast.population.store import Population
@@ -72,7 +74,7 @@ class EditResult(Sequence[EditRecord]):
     """The records of one edit, in the order of the given models.
 
     ``settings`` tells what was asked for: target or strength as ``budget``, ``refine``, ``seed``, and on
-    which rows the probe and the metrics stand. ``editor`` describes the editor, ``versions`` the software.
+    which rows the probe and the metrics stand. ``editor`` describes the editor.
     """
 
     def __init__(
@@ -81,14 +83,12 @@ class EditResult(Sequence[EditRecord]):
         *,
         settings: dict[str, Any],
         editor: dict[str, Any],
-        versions: dict[str, str],
         source: Population | None = None,
     ) -> None:
         self._records = tuple(records)
         self._source = source
         self.settings = settings
         self.editor = editor
-        self.versions = versions
 
     def __len__(self) -> int:
         return len(self._records)
@@ -114,6 +114,11 @@ class EditResult(Sequence[EditRecord]):
         if len(self) != 1:
             raise ValueError(f"model: this result has {len(self)} models; use .models or index the result")
         return self._records[0].model
+
+    @functools.cached_property
+    def versions(self) -> dict[str, str]:
+        """The software that made it; read when first asked for, which takes longer than a small edit."""
+        return versions()
 
     @property
     def is_population(self) -> bool:

@@ -60,7 +60,8 @@ def test_to_dict_is_json(result, tiny_editor):
     assert data["settings"]["budget"] == 0.75
     assert data["settings"]["seed"] == 0
     assert data["settings"]["requirement"] == "pruning"
-    assert data["versions"]["numpy"] == np.__version__
+    assert data["versions"] == result.versions
+    assert result.versions["numpy"] == np.__version__
     assert data["editor"] == json.loads(json.dumps(tiny_editor.describe()))
     assert set(data["records"][0]["metrics"]) == {"before", "after"}
     assert data["records"][5]["reason"]
