@@ -50,11 +50,12 @@ class OpenedOnnx(Opened[onnx.ModelProto]):
 
 
 def open_onnx(model: onnx.ModelProto) -> OpenedOnnx:
-    """Read an ONNX graph that is an MLP; ``docs`` list what is read.
+    """Read an ONNX graph that is an MLP; the functions registered by ``reads`` list the operators.
 
-    ``mlp.forward`` gives what the model's first output gives that is no label (where the model makes
-    something else of the network's result, such as class labels, the notes say so). Rows of inputs with
-    more axes are flattened.
+    ``mlp.forward`` gives what the model's first output gives that is no label; where the model makes
+    something else of the network's result, such as log-probabilities or dictionaries, ``notes`` say so.
+    Rows of inputs with more axes are flattened. Opsets from 7, IR from 3, weights in float16, float32 or
+    float64.
 
     Raises ``UnsupportedModelError``, naming the node, for any other graph.
     """

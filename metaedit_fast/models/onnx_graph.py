@@ -133,6 +133,8 @@ class Graph:
             refuse("opset_import", f"the standard operators in version {OLDEST_OPSET} to {newest}", self.opset)
         if model.ir_version < OLDEST_IR:
             refuse("ir_version", f"{OLDEST_IR} or newer", model.ir_version)
+        if any(function.domain in STANDARD_DOMAINS for function in model.functions):
+            refuse("the model", "the standard operators", "a function of its own under a standard domain")
         if graph.sparse_initializer:
             refuse("the graph", "dense initializers", "a sparse one")
         self.nodes = [Node(i, n, self.opset) for i, n in enumerate(graph.node)]

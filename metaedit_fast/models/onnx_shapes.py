@@ -140,7 +140,7 @@ def _reordered(call: Call, data: Data, target: list[int | None]) -> Value:
     rest = layout.features // max(known, 1)
     dims = [0 if i == rows else rest if v == -1 else v for i, v in enumerate(target)]
     result = Layout(tuple(v or 0 for v in dims), rows)
-    if batch is not None and known == 1 and rows is None and -1 in target:
+    if batch is not None and known == 1 and rows is None and -1 in target and _all_ones(layout.dims[:batch]):
         return Tail(data.expr, "scores", OTHER_SHAPE_NOTE, "a shape that keeps the rows apart")
     if (rows is None) != (batch is None) or result.features != layout.features:
         call.refuse("a shape that keeps the rows apart", f"{target} for shape {layout.dims}")

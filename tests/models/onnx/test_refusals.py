@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import onnx
 import pytest
@@ -175,6 +173,14 @@ def test_versions(kit, opset, ir):
         open_onnx(model)
 
 
+def test_a_function_may_not_replace_an_operator(kit):
+    model = kit.build("y = Gemm(x, w1, b1)", kit.layers(4, 3))
+    body = [helper.make_node("Neg", ["a"], ["c"])]
+    model.functions.append(helper.make_function("", "Gemm", ["a", "b"], ["c"], body, [helper.make_opsetid("", 17)]))
+    with pytest.raises(UnsupportedModelError, match="function"):
+        open_onnx(model)
+
+
 def test_no_standard_operators(kit):
     model = kit.build("y = Gemm(x, w1, b1)", kit.layers(4, 3))
     del model.opset_import[:]
@@ -265,12 +271,24 @@ def test_mutated_graphs_never_raise_anything_else(kit, data):
             case 6:
                 dims = data.draw(st.lists(st.sampled_from(["rows", 0, 1, 2, 4]), max_size=4))
                 model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", 1, dims))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            assert isinstance(open_onnx(model), OpenedOnnx)
-        except UnsupportedModelError as error:
-            assert str(error)  # noqa: PT017  # either is right
+    try:
+        opened = open_onnx(model)
+    except UnsupportedModelError:
+        return
+    if opened.mlp.is_finite and not any("one row" in note for note in opened.notes):
+        _must_agree(kit, model, opened)
+
+
+def _must_agree(kit, model, opened):
+    """Whatever is read must be read right, if ONNX Runtime can run it."""
+    rows = np.random.default_rng(0).normal(size=(6, opened.mlp.spec.n_inputs)).astype(np.float32)
+    try:
+        expected = kit.run_rows(model, rows)
+    except Exception:  # the mutation made it invalid
+        return
+    if expected.dtype.kind == "f" and np.isfinite(expected).all():
+        scale = max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(opened.mlp.forward(rows, np.float64), expected, atol=1e-4 * scale)
 
 
 @settings(max_examples=150, deadline=None)
