@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from types import TracebackType
 from typing import Any
@@ -13,8 +12,7 @@ class _OneBlasThread:
 
     Threads of a pool that each start threads of BLAS wait for one another, and are many times slower than
     the pool alone. It also makes the sums of a product of matrices independent of how many processors
-    there are. The limit holds for the whole process. Without the package ``threadpoolctl`` it is left to
-    the user (``OMP_NUM_THREADS=1``).
+    there are. The limit holds for the whole process.
     """
 
     def __init__(self) -> None:
@@ -26,7 +24,9 @@ class _OneBlasThread:
         with self._lock:
             self._inside += 1
             if self._inside == 1:
-                self._limit = _limited()
+                import threadpoolctl
+
+                self._limit = threadpoolctl.threadpool_limits(limits=1, user_api="blas")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -36,14 +36,6 @@ class _OneBlasThread:
             if self._inside == 0 and self._limit is not None:
                 self._limit.restore_original_limits()
                 self._limit = None
-
-
-def _limited() -> Any:
-    try:
-        threadpoolctl = importlib.import_module("threadpoolctl")
-    except ModuleNotFoundError:
-        return None
-    return threadpoolctl.threadpool_limits(limits=1, user_api="blas")
 
 
 one_blas_thread = _OneBlasThread()

@@ -246,7 +246,7 @@ def test_an_editors_own_rows_serve_without_data(tiny_probe_editor, small_mlps):
 
 
 def test_blas_has_one_thread_inside_and_its_own_again_after(monkeypatch, tiny_editor, small_mlps):
-    threadpoolctl = pytest.importorskip("threadpoolctl")
+    import threadpoolctl
 
     def blas_threads():
         return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
