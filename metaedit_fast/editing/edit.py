@@ -150,6 +150,8 @@ def _run(
     # several bad models, whatever the number of threads, they are taken in order.
     order = range(len(sources)) if raising else sorted(range(len(sources)), key=lambda i: -sources[i].size)
     records: list[EditRecord | None] = [None] * len(sources)
+    if plan.budget > 0:
+        plan.editor.prepare()  # once, so that it counts in no model's time
     with (
         one_blas_thread,
         progress_bar("editing", len(sources), shown=progress) as advance,

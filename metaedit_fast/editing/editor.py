@@ -173,7 +173,7 @@ class Editor:
         if reasons := self.check(mlp).reasons:
             raise UnsupportedModelError("; ".join(reasons))
         features = self._features(mlp, probe)
-        heads = self._running().heads(mlp, features, condition(budget))
+        heads = self.prepare().heads(mlp, features, condition(budget))
         mask = requirement.mask(heads.score, budget)
         return edited_theta(mlp.spec, mlp.theta, features, heads, mask, budget, self.info.config)
 
@@ -189,7 +189,8 @@ class Editor:
                 raise UnsupportedModelError("the weights or activations are so large that float32 cannot hold them")
         return features
 
-    def _running(self) -> EditorSession:
+    def prepare(self) -> EditorSession:
+        """Build the inference session, once; the first edit does it otherwise, and takes that much longer."""
         with self._lock:
             if self._session is None:
                 from metaedit_fast.export.onnx import build_metanetwork
