@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from metaedit_fast.models.onnx_call import MICROSOFT, ML, Call, reads
-from metaedit_fast.models.onnx_graph import Constant, normal_axis
-from metaedit_fast.models.onnx_values import Activation, Softmax, Tail, Value
+from metaedit_fast.models.onnx.call import MICROSOFT, ML, Call, reads
+from metaedit_fast.models.onnx.graph import Constant, normal_axis
+from metaedit_fast.models.onnx.values import Activation, Softmax, Tail, Value
 
 LOG_SOFTMAX_NOTE = "the model ends in a log-softmax; the MLP gives the logits in front of it"
 

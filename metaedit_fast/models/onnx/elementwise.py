@@ -18,9 +18,9 @@ import math
 
 import numpy as np
 
-from metaedit_fast.models.onnx_call import Call, reads, spread
-from metaedit_fast.models.onnx_graph import Constant, axes_of, normal_axis
-from metaedit_fast.models.onnx_values import (
+from metaedit_fast.models.onnx.call import Call, reads, spread
+from metaedit_fast.models.onnx.graph import Constant, axes_of, normal_axis
+from metaedit_fast.models.onnx.values import (
     Activation,
     Affine,
     Data,

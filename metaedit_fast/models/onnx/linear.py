@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from metaedit_fast.models.onnx_call import ML, Call, reads
-from metaedit_fast.models.onnx_graph import Constant
-from metaedit_fast.models.onnx_values import Affine, Data, Layout, Linear, Norm, Parameter, Value, vector
+from metaedit_fast.models.onnx.call import ML, Call, reads
+from metaedit_fast.models.onnx.graph import Constant
+from metaedit_fast.models.onnx.values import Affine, Data, Layout, Linear, Norm, Parameter, Value, vector
 
 BATCH_NORM_NOTE = "batch norm is folded into the linear layer beside it"
 COLUMN_NOTE = "the rows of x are the columns of the model's input (it computes W @ x)"

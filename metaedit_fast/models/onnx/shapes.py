@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from metaedit_fast.models.onnx_call import Call, reads
-from metaedit_fast.models.onnx_graph import (
+from metaedit_fast.models.onnx.call import Call, reads
+from metaedit_fast.models.onnx.graph import (
     MAX_SHAPE_ENTRIES,
     VIEWS,
     Constant,
@@ -15,7 +15,7 @@ from metaedit_fast.models.onnx_graph import (
     ints_of,
     normal_axis,
 )
-from metaedit_fast.models.onnx_values import Affine, Data, Expr, Layout, Part, Skip, Tail, Value, is_part
+from metaedit_fast.models.onnx.values import Affine, Data, Expr, Layout, Part, Skip, Tail, Value, is_part
 
 _LAST = 2**31 - 1
 BINARY_NOTE = "the model makes [1 - p, p] of the MLP's one output p"

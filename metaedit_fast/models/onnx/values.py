@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from metaedit_fast.models.onnx_graph import Constant, Node
+from metaedit_fast.models.onnx.graph import Constant, Node
 
 Float64s = NDArray[np.float64]
 

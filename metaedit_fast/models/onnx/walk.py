@@ -8,10 +8,10 @@ import math
 from metaedit_fast.errors import UnsupportedModelError
 
 # Each of these registers the operators that it reads.
-from metaedit_fast.models import onnx_activations, onnx_elementwise, onnx_linear, onnx_shapes  # noqa: F401
-from metaedit_fast.models.onnx_call import HANDLERS, ML, Call
-from metaedit_fast.models.onnx_graph import Graph, Node, guarded, refuse
-from metaedit_fast.models.onnx_values import (
+from metaedit_fast.models.onnx import activations, elementwise, linear, shapes  # noqa: F401
+from metaedit_fast.models.onnx.call import HANDLERS, ML, Call
+from metaedit_fast.models.onnx.graph import Graph, Node, guarded, refuse
+from metaedit_fast.models.onnx.values import (
     Activation,
     Data,
     Expr,

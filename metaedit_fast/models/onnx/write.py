@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from metaedit_fast.models.onnx_assemble import Home
-from metaedit_fast.models.onnx_graph import Constant, Graph
+from metaedit_fast.models.onnx.assemble import Home
+from metaedit_fast.models.onnx.graph import Constant, Graph
 from metaedit_fast.models.opened import Arrays
 
 IR_WITHOUT_LISTED_INITIALIZERS = 4
