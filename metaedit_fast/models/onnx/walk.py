@@ -185,6 +185,6 @@ def _features_of_first_linear(graph: Graph) -> int:
             for position, name in enumerate(node.inputs[:2]):
                 if graph.is_constant(name) and graph.constant(name).value.ndim == 2:
                     shape = graph.constant(name).value.shape
-                    flipped = node.op == "Gemm" and node.int("transA" if position == 0 else "transB", 0)
+                    flipped = node.op == "Gemm" and node.integer("transA" if position == 0 else "transB", 0)
                     return int(shape[0 if (position == 1) != bool(flipped) else 1])
     refuse(f"input {graph.inputs[0].name!r}", "a known number of features", "an open shape")

@@ -78,7 +78,7 @@ def _replace(model: onnx.ModelProto, graph: Graph, root: str, value: NDArray[Any
 def _set_numbers(tensor: onnx.TensorProto, value: NDArray[Any]) -> None:
     fresh = numpy_helper.from_array(np.ascontiguousarray(value), tensor.name)
     for field in ("float_data", "double_data", "int32_data"):
-        tensor.ClearField(field)  # type: ignore[arg-type]
+        tensor.ClearField(field)
     tensor.raw_data = fresh.raw_data
 
 
