@@ -159,7 +159,8 @@ class Editor:
         """θ' of ``mlp`` at ``budget``, float32 ``[n_parameters]``, a new array; ``mlp`` stays as it is.
 
         For pruning the budget is the sparsity, ``0 <= budget < 1``, and exactly
-        ``masks.kept_count(n_weights, budget)`` weights are kept. 0 asks for nothing and gives a copy of θ,
+        ``masks.kept_count(n_weights, budget)`` weights are kept; weights that are zero already count as
+        removed and stay zero. 0 asks for nothing and gives a copy of θ,
         bit for bit. ``probe`` is ``[rows, n_inputs]`` unlabelled rows, needed where ``needs_probe``
         and taken instead of the editor's own where given. The result depends on these arguments alone.
 
@@ -174,7 +175,9 @@ class Editor:
             raise UnsupportedModelError("; ".join(reasons))
         features = self._features(mlp, probe)
         heads = self.prepare().heads(mlp, features, condition(budget))
-        mask = requirement.mask(heads.score, budget)
+        # Weights that are zero already go first.
+        score = np.where(mlp.theta[: mlp.spec.n_weights] == 0, -np.inf, heads.score).astype(np.float32)
+        mask = requirement.mask(score, budget)
         return edited_theta(mlp.spec, mlp.theta, features, heads, mask, budget, self.info.config)
 
     def _features(self, mlp: MLP, probe: ArrayLike | None) -> ModelFeatures:
