@@ -68,16 +68,17 @@ def main() -> None:
 
 def _drawn(rows: list[Row], methods: list[str], accuracy_before: float) -> Table:
     table = Table(
-        title=f"JSD x 1000 on test rows (± standard error), accuracy; before the edit {accuracy_before:.2%}",
-        caption="JSD: Jensen-Shannon divergence between the predictions before and after, nats; lower is better",
+        title=f"JSD x 1000 (± standard error) and accuracy by sparsity; accuracy before {accuracy_before:.1%}",
+        caption="JSD: Jensen-Shannon divergence between the predictions before and after, in nats; lower is better",
+        show_lines=True,
     )
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for sparsity in SPARSITIES:
-        table.add_column(f"sparsity {sparsity:g}", justify="right")
-    table.add_column("ms a model", justify="right")
+        table.add_column(f"{sparsity:g}", justify="right", no_wrap=True)
+    table.add_column("ms", justify="right", no_wrap=True)
     for method in methods:
         own = [row for row in rows if row.method == method]
-        cells = [f"{1e3 * r.jsd_mean:.2f} ± {1e3 * r.jsd_se:.2f}  {r.accuracy_mean:.1%}" for r in own]
+        cells = [f"{1e3 * r.jsd_mean:.2f} ± {1e3 * r.jsd_se:.2f}\n{r.accuracy_mean:.1%}" for r in own]
         table.add_row(method, *cells, f"{np.mean([r.ms_per_model for r in own]):.1f}")
     return table
 

@@ -21,7 +21,7 @@ from metaedit_fast.editing.refine import refine as refine_steps
 from metaedit_fast.editing.result import EditRecord, EditResult
 from metaedit_fast.editing.sources import Source, require_writable, sources_of
 from metaedit_fast.errors import MetaeditError, UnsupportedModelError
-from metaedit_fast.evaluation.preservation import jsd
+from metaedit_fast.models.divergence import jsd
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.opened import Opened
 from metaedit_fast.population.store import Population

@@ -13,7 +13,7 @@ from metaedit_fast.editing.blas import one_blas_thread
 from metaedit_fast.editing.editor import Editor
 from metaedit_fast.editing.refine import refine
 from metaedit_fast.evaluation.baselines.pruning import prune
-from metaedit_fast.evaluation.preservation import accuracy, jsd
+from metaedit_fast.models.divergence import accuracy, jsd
 from metaedit_fast.models.mlp import MLP
 
 Method = Callable[[MLP, float], MLP]
