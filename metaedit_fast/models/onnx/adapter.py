@@ -13,7 +13,7 @@ from metaedit_fast.models.onnx.assemble import Assembler, Home
 from metaedit_fast.models.onnx.export import OUTPUT_KEY
 from metaedit_fast.models.onnx.graph import Graph
 from metaedit_fast.models.onnx.walk import read_graph
-from metaedit_fast.models.onnx.write import present_constant, put
+from metaedit_fast.models.onnx.write import present_constant, put, tied_notes
 from metaedit_fast.models.opened import Arrays, Opened
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf holds no more, and no MLP here needs it
@@ -58,7 +58,7 @@ def open_onnx(model: onnx.ModelProto) -> OpenedOnnx:
     hints = {entry.key: entry.value for entry in model.metadata_props}
     with np.errstate(all="ignore"):  # a non-finite model is told apart later, by its θ
         mlp, homes = Assembler(reading.output).build(regressor=hints.get(OUTPUT_KEY) == "identity")
-    return OpenedOnnx(model, mlp, homes, tuple(dict.fromkeys(reading.notes)))
+    return OpenedOnnx(model, mlp, homes, tuple(dict.fromkeys([*reading.notes, *tied_notes(graph, homes)])))
 
 
 def read_onnx_file(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> onnx.ModelProto:

@@ -26,6 +26,17 @@ def present_constant(graph: Graph, home: Home) -> Constant:
     return graph.constant(name) if name else parameter.constant
 
 
+def tied_notes(graph: Graph, homes: list[Home]) -> list[str]:
+    """One note for each tensor that is read in several places, one of them a parameter of the MLP."""
+    uses = graph.uses()
+    roots = dict.fromkeys(present_constant(graph, home).root for home in homes)
+    return [
+        f"{root!r} is read in {len(uses[root])} places; where an edit makes them differ, each gets a tensor of its own"
+        for root in roots
+        if root is not None and len(uses[root]) > 1
+    ]
+
+
 def put(model: onnx.ModelProto, homes: list[Home], arrays: Arrays) -> None:
     """Write the arrays of all slots into ``model``, in place. Tensors without a change keep their bytes.
 
