@@ -212,7 +212,7 @@ def guarded(node: Node, work: Callable[[], Any]) -> Any:
         return work()
     except UnsupportedModelError:
         raise
-    except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError, MemoryError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, ZeroDivisionError, MemoryError) as error:
         raise UnsupportedModelError(f"{node.label}: expected a well-formed node, found {error!r}") from error
 
 
