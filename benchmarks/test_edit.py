@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import metaedit_fast as mf
-from metaedit_fast.editing.masks import kept_count
 from metaedit_fast.editing.refine import refine
 from metaedit_fast.models.divergence import mean_jsd
+from metaedit_fast.requirements.masks import kept_count
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

@@ -190,7 +190,7 @@ def results_table(result: dict[str, Any]) -> str:
     note = (
         f"{result['models']} models of population-test, {result['rows']} test rows; accuracy before the edit "
         f"{100 * result['accuracy_before']:.1f} %. Standard errors are over models, clustered by training run; one "
-        f"editor (seed {training['seed']}, {training['steps']} steps, {training['seconds'] / 60:.0f} minutes on "
+        f"editor (seed {training['seed']}, {training['steps']} steps in {training['seconds'] / 60:.0f} minutes on "
         f"{training['threads']} thread). Times are on one thread of {result['versions']['processor']}. "
         f"Made by `{result['command']}`."
     )

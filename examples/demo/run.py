@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +41,10 @@ def main() -> None:
         f"{len(mlps)} MLPs, {weights:,} weights; {editor.info.name}; {len(rows['x_test'])} test rows of Adult"
     )
 
-    shutil.rmtree(output, ignore_errors=True)
-    output.mkdir(parents=True)
+    output.mkdir(parents=True, exist_ok=True)
     for sparsity in SPARSITIES:
         result = mf.edit(mlps, editor, target={"sparsity": sparsity}, data=rows["x_probe"])
-        result.save(output / f"sparsity-{sparsity:g}")
+        result.save(output / f"sparsity-{sparsity:g}", overwrite=True)
     console.print(f"edited models: {output}/sparsity-*/*.onnx")
 
     methods = pruning_methods(editor, rows["x_probe"], rows["y_probe"])

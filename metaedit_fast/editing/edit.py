@@ -16,7 +16,6 @@ from metaedit_fast.data import Table
 from metaedit_fast.editing.blas import one_blas_thread
 from metaedit_fast.editing.editor import Editor
 from metaedit_fast.editing.plan import PROBE_ROWS, Plan, make_plan
-from metaedit_fast.editing.progress import progress_bar
 from metaedit_fast.editing.refine import refine as refine_steps
 from metaedit_fast.editing.result import EditRecord, EditResult
 from metaedit_fast.editing.sources import Source, require_writable, sources_of
@@ -25,6 +24,8 @@ from metaedit_fast.models.divergence import jsd
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.opened import Opened
 from metaedit_fast.population.store import Population
+from metaedit_fast.progress import progress_bar
+from metaedit_fast.requirements import get_requirement
 
 if TYPE_CHECKING:
     from metaedit_fast.datasets import Rows
@@ -182,14 +183,18 @@ def _edit_one(source: Source, plan: Plan, write: Callable[[Opened[Any], MLP], An
             record, kind=opened.kind, n_weights=original.spec.n_weights, notes=tuple(opened.notes)
         )
         notes = _require_fitting(original, plan)
-        edited = original if plan.budget == 0 else _edited(original, plan)
+        subject = original
+        if plan.on_editors_rows and (original.input_scale is not None or original.input_shift is not None):
+            subject = original.without_normalisation()
+            notes = (*notes, "the editor's own rows were taken as they enter the first layer, behind the normalisation")
+        edited = subject if plan.budget == 0 else _edited(subject, plan)
         before = time.perf_counter()
-        metrics = _metrics(original, edited, plan.measured)
+        metrics = _metrics(subject, edited, plan)
         measuring = time.perf_counter() - before
         record = dataclasses.replace(
             record,
-            model=write(opened, edited),
-            status="unchanged" if edited is original else "edited",
+            model=write(opened, original.replace(edited.theta)),
+            status="unchanged" if plan.budget == 0 else "edited",
             notes=(*record.notes, *notes),
             metrics=metrics,
         )
@@ -232,8 +237,9 @@ def _finite(mlp: MLP, what: str) -> MLP:
     return mlp
 
 
-def _metrics(original: MLP, edited: MLP, table: Table | None) -> dict[str, dict[str, float]]:
-    before, after = {"sparsity": float(original.sparsity)}, {"sparsity": float(edited.sparsity)}
+def _metrics(original: MLP, edited: MLP, plan: Plan) -> dict[str, dict[str, float]]:
+    requirement, table = get_requirement(plan.editor.info.requirement), plan.measured
+    before, after = ({requirement.target: requirement.measure(mlp)} for mlp in (original, edited))
     if table is not None:
         with np.errstate(over="ignore", invalid="ignore"):  # a model may overflow: its figures are then NaN
             log_p, log_q = original.log_proba(table.X), edited.log_proba(table.X)

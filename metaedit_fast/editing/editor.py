@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metaedit_fast.editing.info import EditorInfo, Envelope
+from metaedit_fast.atomic import write_atomically
 from metaedit_fast.errors import InvalidEditorError, UnsupportedModelError
 from metaedit_fast.export import files
 from metaedit_fast.export.session import EditorSession
 from metaedit_fast.export.weights import Weights, checked_weights, network_weights
-from metaedit_fast.metanet.apply import condition, edited_theta
+from metaedit_fast.metanet.apply import edited_theta
 from metaedit_fast.metanet.features import ModelFeatures, model_features
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.statistics import probe_statistics
@@ -104,7 +105,7 @@ class Editor:
         path = Path(path)
         if path.suffix != _SUFFIX:
             raise ValueError(f"path: expected a name that ends in {_SUFFIX}, got {str(path)!r}")
-        files.write_atomically(
+        write_atomically(
             path, files.editor_bytes(self.info.config, self.weights, self.info.to_json(), self.probe)
         )
 
@@ -162,7 +163,8 @@ class Editor:
         ``masks.kept_count(n_weights, budget)`` weights are kept; weights that are zero already count as
         removed and stay zero. 0 asks for nothing and gives a copy of θ,
         bit for bit. ``probe`` is ``[rows, n_inputs]`` unlabelled rows, needed where ``needs_probe``
-        and taken instead of the editor's own where given. The result depends on these arguments alone.
+        and taken instead of the editor's own where given. The editor's own are in the form that the first layer
+        receives, so they bypass the model's normalisation. The result depends on these arguments alone.
 
         Raises ``ValueError`` for a budget out of range or a probe that is missing or unfit, and
         ``UnsupportedModelError`` where ``check`` has reasons to refuse.
@@ -174,18 +176,19 @@ class Editor:
         if reasons := self.check(mlp).reasons:
             raise UnsupportedModelError("; ".join(reasons))
         features = self._features(mlp, probe)
-        heads = self.prepare().heads(mlp, features, condition(budget))
-        # Weights that are zero already go first.
-        score = np.where(mlp.theta[: mlp.spec.n_weights] == 0, -np.inf, heads.score).astype(np.float32)
-        mask = requirement.mask(score, budget)
-        return edited_theta(mlp.spec, mlp.theta, features, heads, mask, budget, self.info.config)
+        heads = self.prepare().heads(mlp, features, requirement.condition(budget))
+        mask = requirement.mask(mlp.theta[: mlp.spec.n_weights], heads.score, budget)
+        gain = self.info.config.gamma * requirement.residual_share(budget)
+        return edited_theta(mlp.spec, mlp.theta, features, heads, mask, gain)
 
     def _features(self, mlp: MLP, probe: ArrayLike | None) -> ModelFeatures:
         statistics = None
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
-            rows = self.probe if probe is None else _probe_rows(probe, self.info.config.n_inputs)
-            if self.info.config.probe and rows is not None:
-                statistics = probe_statistics(mlp, rows)
+            if self.info.config.probe and probe is not None:
+                statistics = probe_statistics(mlp, _probe_rows(probe, self.info.config.n_inputs))
+            elif self.info.config.probe and self.probe is not None:
+                # Its own rows are in the form that the first layers of its training's models received.
+                statistics = probe_statistics(mlp.without_normalisation(), self.probe)
             features = model_features(mlp, self.info.config, statistics)
         for values in (features.edge, features.node, features.saliency, features.rms):
             if not np.isfinite(values).all():
@@ -200,6 +203,13 @@ class Editor:
 
                 self._session = EditorSession(build_metanetwork(self.info.config, self.weights))
             return self._session
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or another process needs; it builds a session of its own."""
+        return {"info": self.info, "weights": self.weights, "probe": self.probe}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     def __repr__(self) -> str:
         config = self.info.config

@@ -42,6 +42,11 @@ class Plan:
     measured: Table | None
     held_out: bool
 
+    @property
+    def on_editors_rows(self) -> bool:
+        """Whether the rows are the editor's own, which are in the form that a model's first layer receives."""
+        return self.measured is not None and self.probe is not None and self.probe is self.editor.probe
+
     def settings(self) -> dict[str, Any]:
         """What a reader of the result needs to know about the call, as JSON takes it."""
         return {
@@ -50,7 +55,7 @@ class Plan:
             "refine": self.refine,
             "seed": self.seed,
             "probe_rows": 0 if self.probe is None else len(self.probe),
-            "probe_from": None if self.probe is None else "editor" if self.probe is self.editor.probe else "data",
+            "probe_from": None if self.probe is None else "editor" if self.on_editors_rows else "data",
             "metric_rows": 0 if self.measured is None else len(self.measured),
             "metric_rows_held_out": self.held_out,
         }

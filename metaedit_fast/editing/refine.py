@@ -82,17 +82,8 @@ def refine(
     return edited.replace(problem.theta), RefineInfo(problem.history, best_step)
 
 
-def owned_parameters(spec: MLPSpec) -> Bools:
-    """Which entries of θ the model owns, ``[n_parameters]``: all but neutral biases and norm parameters."""
-    owned = np.ones(spec.n_parameters, np.bool_)
-    for kind, i, where, _ in spec.parameter_slices:
-        if kind != "weight":
-            owned[where] = spec.layers[i].bias if kind == "bias" else spec.layers[i].norm_affine
-    return owned
-
-
 def _free_parameters(mlp: MLP, keep_mask: Bools | None) -> NDArray[np.intp]:
-    free = owned_parameters(mlp.spec)
+    free = mlp.spec.owned_parameters.copy()
     weights = mlp.theta[: mlp.spec.n_weights]
     if keep_mask is not None and np.shape(keep_mask) != weights.shape:
         raise ValueError(f"keep_mask: expected shape {weights.shape}, got {np.shape(keep_mask)}")

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from metaedit_fast.metanet.config import CONDITION_SIZE, MetanetConfig
+from metaedit_fast.metanet.config import CONDITION_SIZE, EMBEDDING_SIZE, MetanetConfig
 
 if TYPE_CHECKING:
     from metaedit_fast.metanet.metanetwork import Metanetwork
 
 Weights = Mapping[str, NDArray[np.float32]]
-_EMBED = 32
 
 
 def weight_shapes(config: MetanetConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -23,11 +22,11 @@ def weight_shapes(config: MetanetConfig) -> Iterator[tuple[str, tuple[int, ...]]
     An iterator, so that a damaged ``n_layers`` cannot fill memory before the first name is missed.
     """
     d_e, d_v, hidden = config.d_e, config.d_v, config.head_hidden
-    yield from _linear("condition_in", CONDITION_SIZE, _EMBED)
-    yield from _linear("condition_node", _EMBED, d_v)
-    yield from _linear("condition_edge", _EMBED, _EMBED)
-    yield from _linear("edge_in", config.n_edge_features, _EMBED)
-    yield from _linear("edge_out", _EMBED, d_e)
+    yield from _linear("condition_in", CONDITION_SIZE, EMBEDDING_SIZE)
+    yield from _linear("condition_node", EMBEDDING_SIZE, d_v)
+    yield from _linear("condition_edge", EMBEDDING_SIZE, EMBEDDING_SIZE)
+    yield from _linear("edge_in", config.n_edge_features, EMBEDDING_SIZE)
+    yield from _linear("edge_out", EMBEDDING_SIZE, d_e)
     yield "skip_edge", (d_e,)
     yield from _linear("node_in", config.n_node_features, d_v)
     yield "node_type.weight", (config.n_node_types, d_v)

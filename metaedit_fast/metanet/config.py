@@ -13,6 +13,7 @@ NODE_POSITIONS = ("l/L", "1 - l/L", "L/4", "log(n/16)")
 NODE_PROBE_FEATURES = ("mean a", "std a", "centred half log E[g^2]")
 FEATURE_SCHEMA = 1
 CONDITION_SIZE = 4
+EMBEDDING_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)

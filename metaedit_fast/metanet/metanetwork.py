@@ -13,11 +13,9 @@ from torch.nn.functional import silu
 from metaedit_fast.graph import WeightGraphBatch
 from metaedit_fast.kernels.reference import LAYERS, Topology, flat_edges, initial_edges
 from metaedit_fast.metanet.apply import SCORE_GAIN, Heads
-from metaedit_fast.metanet.config import CONDITION_SIZE, MetanetConfig
+from metaedit_fast.metanet.config import CONDITION_SIZE, EMBEDDING_SIZE, MetanetConfig
 from metaedit_fast.metanet.features import ModelFeatures
 from metaedit_fast.models.mlp import MLP
-
-_EMBED = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +81,11 @@ class Metanetwork(nn.Module):
     def __init__(self, config: MetanetConfig) -> None:
         super().__init__()
         self.config = config
-        self.condition_in = nn.Linear(CONDITION_SIZE, _EMBED)
-        self.condition_node = nn.Linear(_EMBED, config.d_v)
-        self.condition_edge = nn.Linear(_EMBED, _EMBED)
-        self.edge_in = nn.Linear(config.n_edge_features, _EMBED)
-        self.edge_out = nn.Linear(_EMBED, config.d_e)
+        self.condition_in = nn.Linear(CONDITION_SIZE, EMBEDDING_SIZE)
+        self.condition_node = nn.Linear(EMBEDDING_SIZE, config.d_v)
+        self.condition_edge = nn.Linear(EMBEDDING_SIZE, EMBEDDING_SIZE)
+        self.edge_in = nn.Linear(config.n_edge_features, EMBEDDING_SIZE)
+        self.edge_out = nn.Linear(EMBEDDING_SIZE, config.d_e)
         self.skip_edge = nn.Parameter(torch.randn(config.d_e) * 0.3)
         self.node_in = nn.Linear(config.n_node_features, config.d_v)
         self.node_type = nn.Embedding(config.n_node_types, config.d_v)

@@ -74,6 +74,10 @@ class MLP:
         """The same network with other parameters."""
         return MLP(self.spec, theta, self.input_scale, self.input_shift)
 
+    def without_normalisation(self) -> MLP:
+        """The network behind the input normalisation, whose rows are what the first layer receives."""
+        return MLP(self.spec, self.theta)
+
     def normalised(self, x: ArrayLike, dtype: type[np.floating] = np.float32) -> Floats:
         """Rows as the first layer receives them: ``[rows, n_inputs]`` of ``dtype``.
 

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 ACTIVATIONS = (
     "identity",
     "relu",
@@ -150,6 +153,16 @@ class MLPSpec:
     def n_parameters(self) -> int:
         """Length of θ."""
         return int(self.parameter_slices[-1][2].stop)
+
+    @cached_property
+    def owned_parameters(self) -> NDArray[np.bool_]:
+        """Which entries of θ the model owns, ``[n_parameters]``: all but frozen biases and norm parameters."""
+        owned = np.ones(self.n_parameters, np.bool_)
+        for kind, i, where, _ in self.parameter_slices:
+            if kind != "weight":
+                owned[where] = self.layers[i].bias if kind == "bias" else self.layers[i].norm_affine
+        owned.flags.writeable = False
+        return owned
 
     def skips_into(self, layer: int) -> list[int]:
         """Source neuron layers of the skips that end in neuron layer ``layer``."""

@@ -34,8 +34,16 @@ class Requirement(Protocol):
         """Budgets to train on, ``[count]``."""
         ...
 
-    def mask(self, scores: NDArray[np.float32], budget: float) -> NDArray[np.bool_]:
-        """Which weights stay, given the metanetwork's scores ``[n_weights]``: exact."""
+    def condition(self, budget: float) -> NDArray[np.float32]:
+        """The budget as the metanetwork reads it, ``[4]``."""
+        ...
+
+    def residual_share(self, budget: float) -> float:
+        """How much of the learned residual applies at a budget, 0 to 1; none where nothing is asked for."""
+        ...
+
+    def mask(self, weights: NDArray[np.float32], scores: NDArray[np.float32], budget: float) -> NDArray[np.bool_]:
+        """Which weights stay, given the metanetwork's scores: exact. All arrays are ``[n_weights]``."""
         ...
 
     def relaxed_mask(self, scores: Tensor, budget: float) -> Tensor:
@@ -43,5 +51,5 @@ class Requirement(Protocol):
         ...
 
     def measure(self, mlp: MLP) -> float:
-        """The hard measurement of an edited model, in ``unit``."""
+        """The hard measurement of a model, comparable with a budget, in ``unit``."""
         ...

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metaedit_fast.editing.masks import kept_count, top_k_mask
 from metaedit_fast.models.mlp import MLP
+from metaedit_fast.requirements.masks import kept_count, top_k_mask
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _TEMPERATURE = 1.0
 _MODERATE_DENSITY = 0.6
+_FULL_RESIDUAL_FROM = 0.4
 
 
 class Pruning:
@@ -22,7 +24,7 @@ class Pruning:
 
     name = "pruning"
     target = "sparsity"
-    unit = "fraction of weights kept"
+    unit = "fraction of the weights that are zero"
     trained_range = (0.01, 0.985)
 
     def check_budget(self, budget: float) -> float:
@@ -38,8 +40,19 @@ class Pruning:
         density: NDArray[np.float64] = np.where(rng.random(count) < 0.1, uniform, log_uniform)
         return 1.0 - density
 
-    def mask(self, scores: NDArray[np.float32], budget: float) -> NDArray[np.bool_]:
-        return top_k_mask(scores, kept_count(scores.size, budget))
+    def condition(self, budget: float) -> NDArray[np.float32]:
+        """``t = ln(1 - sparsity)`` as (t, t²/4, sin t, cos t)."""
+        t = math.log1p(-budget)
+        return np.array([t, t * t / 4, math.sin(t), math.cos(t)], np.float32)
+
+    def residual_share(self, budget: float) -> float:
+        """1 from a sparsity of 0.4 on, below in proportion (ours)."""
+        return min(1.0, budget / _FULL_RESIDUAL_FROM)
+
+    def mask(self, weights: NDArray[np.float32], scores: NDArray[np.float32], budget: float) -> NDArray[np.bool_]:
+        """The highest scores, exactly ``kept_count`` of them; weights that are zero already go first."""
+        ranked = np.where(weights == 0, -np.inf, scores)
+        return top_k_mask(ranked, kept_count(weights.size, budget))
 
     def relaxed_mask(self, scores: Tensor, budget: float) -> Tensor:
         """Exact top-k forward; backward through a sigmoid around the threshold, which itself moves with
@@ -60,4 +73,4 @@ class Pruning:
         return hard + soft - soft.detach()
 
     def measure(self, mlp: MLP) -> float:
-        return 1.0 - mlp.sparsity
+        return float(mlp.sparsity)

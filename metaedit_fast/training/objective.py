@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metaedit_fast.metanet.apply import Heads, condition, node_parameters, residual_gain, weight_step
+from metaedit_fast.metanet.apply import Heads, node_parameters, weight_step
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.features import ModelFeatures, model_features
 from metaedit_fast.metanet.metanetwork import MetanetInputs, Metanetwork
@@ -77,7 +77,7 @@ def relaxed_edit(
     net: Metanetwork, requirement: Requirement, examples: Sequence[Example], budgets: Sequence[float]
 ) -> list[Tensor]:
     """Edited θ of every example, differentiable in the network's parameters."""
-    conditions = torch.from_numpy(np.stack([condition(budget) for budget in budgets]))
+    conditions = torch.from_numpy(np.stack([requirement.condition(budget) for budget in budgets]))
     inputs = MetanetInputs.build([e.mlp for e in examples], [e.features for e in examples], conditions)
     heads: Heads = net(inputs)
     edited = []
@@ -99,7 +99,7 @@ def _edited_theta(
     spec = example.mlp.spec
     theta = torch.from_numpy(example.mlp.theta)
     mask = requirement.relaxed_mask(heads.score, budget)
-    gain = residual_gain(config.gamma, budget)
+    gain = config.gamma * requirement.residual_share(budget)
     weights, rest = theta[: spec.n_weights], theta[spec.n_weights :]
     where = node_parameters(spec)
     step = heads.node[torch.from_numpy(where.neuron), torch.from_numpy(where.column)]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import metaedit_fast as mf
-from metaedit_fast.editing.masks import kept_count
 from metaedit_fast.editing.plan import THREADS_VARIABLE, split_rows, thread_count
 from metaedit_fast.models.onnx import mlp_to_onnx
+from metaedit_fast.requirements.masks import kept_count
 
 SPARSITY = {"sparsity": 0.75}
 
@@ -362,3 +362,23 @@ def test_progress_goes_to_stderr(capsys, tiny_editor, small_mlps):
     out, err = capsys.readouterr()
     assert out == ""
     assert "5/5" in err
+
+
+def test_the_editors_own_rows_bypass_a_models_normalisation(tiny_probe_editor, small_mlps):
+    """They are standardised already: a second time would edit and measure on rows that no model ever sees."""
+    rows = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    carrying = mf.Editor(tiny_probe_editor.info, tiny_probe_editor.weights, rows)
+    bare = small_mlps[1]
+    scaled = mf.MLP(bare.spec, bare.theta, np.full(5, 0.01), np.full(5, -3.0))
+    plain = mf.edit(bare, carrying, target=SPARSITY, refine=3)[0]
+    own = mf.edit(scaled, carrying, target=SPARSITY, refine=3)[0]
+    assert own.model.theta.tobytes() == plain.model.theta.tobytes()
+    assert own.metrics == plain.metrics
+    assert own.model.input_scale is not None
+    assert any("behind the normalisation" in note for note in own.notes)
+    np.testing.assert_array_equal(carrying.edit_theta(scaled, 0.5), carrying.edit_theta(bare, 0.5))
+    # Rows that the user gives are what the model takes.
+    raw = (rows + 3.0) / 0.01
+    given = mf.edit(scaled, carrying, target=SPARSITY, data=raw, probe_rows=40)[0]
+    same = mf.edit(bare, carrying, target=SPARSITY, data=scaled.normalised(raw), probe_rows=40)[0]
+    np.testing.assert_allclose(given.model.theta, same.model.theta, rtol=1e-4, atol=1e-5)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
+import pickle
 import subprocess
 import sys
 import threading
@@ -16,17 +18,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from metaedit_fast.editing.editor import Check, Editor, EditorInfo, Envelope
-from metaedit_fast.editing.masks import kept_count, top_k_mask
 from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.export.session import EditorSession
 from metaedit_fast.export.weights import weight_shapes
-from metaedit_fast.metanet.apply import condition
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.features import model_features
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import LayerSpec, MLPSpec
 from metaedit_fast.models.statistics import probe_statistics
 from metaedit_fast.models.symmetry import permute_neurons, random_permutations, theta_order
+from metaedit_fast.requirements.masks import kept_count, top_k_mask
+from metaedit_fast.requirements.pruning import Pruning
 
 N_INPUTS = 5
 ACTIVATIONS = ("gelu", "identity", "leaky_relu", "relu", "sigmoid", "silu", "tanh")
@@ -106,7 +108,7 @@ def test_edit_commutes_with_neuron_permutations(
     assume(not subject.needs_probe or all(x.norm == "none" or x.width > 3 for x in mlp.spec.layers))
     statistics = probe_statistics(mlp, PROBE) if subject.needs_probe else None
     features = model_features(mlp, subject.info.config, statistics)
-    score = EditorSession_of(subject).heads(mlp, features, condition(sparsity)).score
+    score = EditorSession_of(subject).heads(mlp, features, Pruning().condition(sparsity)).score
     kept = kept_count(score.size, sparsity)
     ordered = np.sort(score)[::-1]
     assume(kept == score.size or ordered[kept - 1] - ordered[kept] > 1e-3)  # no tie at the threshold
@@ -131,7 +133,7 @@ def test_mask_only_editor_keeps_the_bits_of_what_stays(form: str) -> None:
     subject = editor(form, edits=False)
     theta = subject.edit_theta(mlp, 0.7)
     features = model_features(mlp, subject.info.config)
-    score = EditorSession_of(subject).heads(mlp, features, condition(0.7)).score
+    score = EditorSession_of(subject).heads(mlp, features, Pruning().condition(0.7)).score
     expected = mlp.theta.copy()
     expected[: mlp.spec.n_weights][~top_k_mask(score, kept_count(score.size, 0.7))] = 0
     assert theta.tobytes() == expected.tobytes()
@@ -315,3 +317,11 @@ def test_embedded_probe_rows_travel_in_the_file_and_make_data_unnecessary(tmp_pa
     np.testing.assert_array_equal(loaded.edit_theta(mlp, 0.5, probe=other), bare.edit_theta(mlp, 0.5, probe=other))
     with pytest.raises(ValueError, match="probe: expected shape"):
         Editor(bare.info, bare.weights, PROBE[:, :2])
+
+
+def test_editors_are_copied_and_sent_to_other_processes() -> None:
+    original = editor()
+    mlp = random_mlp(MLPSpec.simple((N_INPUTS, 4, 2)))
+    expected = original.edit_theta(mlp, 0.5)
+    for twin in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        np.testing.assert_array_equal(twin.edit_theta(mlp, 0.5), expected)

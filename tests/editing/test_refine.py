@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaedit_fast.editing.refine import owned_parameters, refine
+from metaedit_fast.editing.refine import refine
 from metaedit_fast.evaluation.baselines.pruning import prune
 from metaedit_fast.models.divergence import mean_jsd
 from metaedit_fast.models.mlp import MLP
@@ -29,7 +27,7 @@ def model(spec: MLPSpec, seed: int = 0) -> MLP:
     rng = np.random.default_rng(seed)
     mlp = MLP(spec, rng.normal(0, 0.6, spec.n_parameters), rng.uniform(0.5, 2, 6), rng.normal(size=6))
     neutral = {"bias": 0.0, "norm_scale": 1.0, "norm_shift": 0.0}
-    owned = owned_parameters(spec)
+    owned = spec.owned_parameters
     for kind, _, where, _ in spec.parameter_slices:
         if not owned[where].all():
             mlp.theta[where] = neutral[kind]
@@ -46,7 +44,7 @@ def test_gets_much_closer_with_the_same_mask(spec: MLPSpec, sparsity: float) -> 
     n = spec.n_weights
     assert np.array_equal(got.theta[:n] == 0, before[:n] == 0)
     assert np.array_equal(start.theta, before)
-    frozen = ~owned_parameters(spec)
+    frozen = ~spec.owned_parameters
     assert np.array_equal(got.theta[frozen], original.theta[frozen])
     assert np.array_equal(got.input_scale, original.input_scale)
     assert len(info.history) <= 31
@@ -131,14 +129,3 @@ def test_wrong_arguments_are_named() -> None:
         refine(original, original, X[:0])
     with pytest.raises(ValueError, match="outputs"):
         refine(original, model(SPECS[1]), X)
-
-
-def test_owned_parameters() -> None:
-    spec = SPECS[3]
-    owned = owned_parameters(spec)
-    expected = {("weight", 0): 1, ("weight", 1): 1, ("bias", 0): 0, ("bias", 1): 1}
-    for kind, i, where, _ in spec.parameter_slices:
-        assert owned[where].all() == bool(expected.get((kind, i), 0))
-        assert owned[where].any() == owned[where].all()
-    own_all = dataclasses.replace(spec.layers[0], bias=True, norm_affine=True)
-    assert owned_parameters(MLPSpec(6, (own_all, spec.layers[1]))).all()

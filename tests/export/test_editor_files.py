@@ -21,11 +21,11 @@ from metaedit_fast.export import files
 from metaedit_fast.export.onnx import build_metanetwork
 from metaedit_fast.export.session import EditorSession
 from metaedit_fast.export.weights import weight_shapes
-from metaedit_fast.metanet.apply import condition
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.features import model_features
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import MLPSpec
+from metaedit_fast.requirements.pruning import Pruning
 
 CONFIG = MetanetConfig(5, 2, d_e=8, d_v=12, n_layers=2, head_hidden=8)
 INFO = EditorInfo("trial", CONFIG, Envelope((1, 3), (2, 16), ("relu",), ("none",), 3))
@@ -68,7 +68,7 @@ def test_saved_editor_comes_back_whole(tmp_path: Path) -> None:
     onnx.checker.check_model(onnx.load(path), full_check=True)
     features = model_features(MODEL, loaded.info.config)
     graph_in_file, graph_built = (
-        EditorSession(graph).heads(MODEL, features, condition(0.8)).score.tobytes()
+        EditorSession(graph).heads(MODEL, features, Pruning().condition(0.8)).score.tobytes()
         for graph in (path.read_bytes(), build_metanetwork(CONFIG, subject.weights))
     )
     assert graph_in_file == graph_built

@@ -17,13 +17,14 @@ torch = pytest.importorskip("torch")
 from metaedit_fast.export.onnx import build_metanetwork, export_metanetwork  # noqa: E402
 from metaedit_fast.export.session import OUTPUTS, EditorSession, model_inputs, topology_inputs  # noqa: E402
 from metaedit_fast.export.weights import network_weights, weight_shapes  # noqa: E402
-from metaedit_fast.metanet.apply import Heads, condition  # noqa: E402
+from metaedit_fast.metanet.apply import Heads  # noqa: E402
 from metaedit_fast.metanet.config import MetanetConfig  # noqa: E402
 from metaedit_fast.metanet.features import ModelFeatures, model_features  # noqa: E402
 from metaedit_fast.metanet.metanetwork import MetanetInputs, Metanetwork  # noqa: E402
 from metaedit_fast.models.mlp import MLP  # noqa: E402
 from metaedit_fast.models.spec import ACTIVATIONS, LayerSpec, MLPSpec  # noqa: E402
 from metaedit_fast.models.statistics import probe_statistics  # noqa: E402
+from metaedit_fast.requirements.pruning import Pruning  # noqa: E402
 
 N_INPUTS = 5
 VARIANTS = [(f, p, e) for f in ("shipped", "official") for p in (False, True) for e in (False, True)]
@@ -71,7 +72,7 @@ def features_of(net: Metanetwork, mlp: MLP) -> ModelFeatures:
 
 def torch_heads(net: Metanetwork, mlp: MLP, features: ModelFeatures, budget: float) -> Heads:
     with torch.no_grad():
-        found = net(MetanetInputs.build([mlp], [features], torch.from_numpy(condition(budget))[None]))
+        found = net(MetanetInputs.build([mlp], [features], torch.from_numpy(Pruning().condition(budget))[None]))
     return Heads(*(getattr(found, name).numpy() for name in OUTPUTS))
 
 
@@ -89,7 +90,7 @@ def assert_close(found: Heads, expected: Heads, limit: float) -> None:
 def test_agrees_with_torch(variant: tuple[str, bool, bool], mlp: MLP, budget: float) -> None:
     net = network(*variant)
     features = features_of(net, mlp)
-    found = session(*variant).heads(mlp, features, condition(budget))
+    found = session(*variant).heads(mlp, features, Pruning().condition(budget))
     assert_close(found, torch_heads(net, mlp, features, budget), 1e-5)
 
 
@@ -101,7 +102,7 @@ def test_agrees_with_torch_at_full_size(form: str, hidden: tuple[int, ...]) -> N
     skips = [(0, 2), (1, 2), (1, 3)] if len(hidden) == 3 else []
     mlp = random_mlp(MLPSpec.simple((14, *hidden, 2), norm="layer", skips=skips))
     features = features_of(net, mlp)
-    found = EditorSession(export_metanetwork(net)).heads(mlp, features, condition(0.9))
+    found = EditorSession(export_metanetwork(net)).heads(mlp, features, Pruning().condition(0.9))
     assert_close(found, torch_heads(net, mlp, features, 0.9), 1e-5)
 
 
@@ -135,7 +136,7 @@ def test_runs_in_the_reference_evaluator(form: str, skips: tuple[tuple[int, int]
     net = network(form)
     mlp = random_mlp(MLPSpec.simple((N_INPUTS, 4, 3, 2), skips=skips))
     features = features_of(net, mlp)
-    inputs = model_inputs(mlp.spec, features, condition(0.5))
+    inputs = model_inputs(mlp.spec, features, Pruning().condition(0.5))
     found = ReferenceEvaluator(export_metanetwork(net)).run(list(OUTPUTS), dict(inputs))
     assert_close(Heads(*found), torch_heads(net, mlp, features, 0.5), 1e-5)
 
@@ -149,7 +150,7 @@ def test_bits_do_not_depend_on_threads(form: str) -> None:
     for widths in ((14, 2), (14, 1, 1), (14, 33, 7, 2), (14, 64, 64, 64, 2)):
         mlp = random_mlp(MLPSpec.simple(widths, skips=[(1, 2)] if len(widths) > 3 else []))
         features = features_of(net, mlp)
-        first, *others = [s.heads(mlp, features, condition(0.9)) for s in sessions for _ in range(2)]
+        first, *others = [s.heads(mlp, features, Pruning().condition(0.9)) for s in sessions for _ in range(2)]
         for other in others:
             assert all(getattr(first, name).tobytes() == getattr(other, name).tobytes() for name in OUTPUTS)
 
@@ -158,11 +159,16 @@ def test_one_session_serves_many_threads() -> None:
     net = network()
     models = [random_mlp(MLPSpec.simple((N_INPUTS, width, 2)), seed=width) for width in range(1, 20)]
     features = [features_of(net, mlp) for mlp in models]
-    expected = [session().heads(m, f, condition(0.5)).score.tobytes() for m, f in zip(models, features, strict=True)]
+    expected = [
+        session().heads(m, f, Pruning().condition(0.5)).score.tobytes() for m, f in zip(models, features, strict=True)
+    ]
     found: list[list[bytes]] = [[] for _ in range(4)]
 
     def work(mine: list[bytes]) -> None:
-        mine += [session().heads(m, f, condition(0.5)).score.tobytes() for m, f in zip(models, features, strict=True)]
+        mine += [
+            session().heads(m, f, Pruning().condition(0.5)).score.tobytes()
+            for m, f in zip(models, features, strict=True)
+        ]
 
     threads = [threading.Thread(target=work, args=(mine,)) for mine in found]
     for thread in threads:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaedit_fast.metanet.apply import Heads, condition, edited_theta, residual_gain
+from metaedit_fast.metanet.apply import Heads, edited_theta
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.features import model_features
 from metaedit_fast.metanet.metanetwork import MetanetInputs, Metanetwork
@@ -14,6 +14,7 @@ from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import LayerSpec, MLPSpec
 from metaedit_fast.models.statistics import probe_statistics
 from metaedit_fast.models.symmetry import permute_neurons, random_permutations, theta_order
+from metaedit_fast.requirements.pruning import Pruning
 
 N_INPUTS = 5
 PROBE = np.random.default_rng(9).normal(size=(64, N_INPUTS)).astype(np.float32)
@@ -52,7 +53,7 @@ def heads_of(net: Metanetwork, mlps: list[MLP], sparsity: float = 0.9) -> Heads:
     """Heads in float64, so that comparisons may be strict."""
     statistics = [probe_statistics(m, PROBE) if net.config.probe else None for m in mlps]
     features = [model_features(m, net.config, s) for m, s in zip(mlps, statistics, strict=True)]
-    inputs = MetanetInputs.build(mlps, features, torch.tensor(np.stack([condition(sparsity)] * len(mlps))))
+    inputs = MetanetInputs.build(mlps, features, torch.tensor(np.stack([Pruning().condition(sparsity)] * len(mlps))))
     for name in ("edge", "node", "saliency", "condition"):
         object.__setattr__(inputs, name, getattr(inputs, name).double())
     found = net(inputs)
@@ -100,7 +101,7 @@ def test_a_zero_residual_and_a_full_mask_are_the_identity_bit_for_bit(spec: MLPS
     n, zeros = spec.n_weights, np.zeros(spec.n_weights, np.float32)
     for sign in (1.0, -1.0):
         heads = Heads(zeros, zeros * sign, zeros * sign, np.zeros((sum(spec.widths), 3), np.float32) * sign)
-        edited = edited_theta(spec, mlp.theta, features, heads, np.ones(n, np.bool_), 0.9, config)
+        edited = edited_theta(spec, mlp.theta, features, heads, np.ones(n, np.bool_), 0.3)
         assert edited.tobytes() == mlp.theta.tobytes()
 
 
@@ -112,7 +113,7 @@ def test_weights_that_an_earlier_edit_removed_stay_removed() -> None:
     heads = Heads(ones, ones, ones, np.ones((sum(spec.widths), 3), np.float32))
     config = MetanetConfig(N_INPUTS)
     features = model_features(mlp, config)
-    edited = edited_theta(spec, mlp.theta, features, heads, np.ones(len(ones), np.bool_), 0.9, config)
+    edited = edited_theta(spec, mlp.theta, features, heads, np.ones(len(ones), np.bool_), 0.3)
     np.testing.assert_array_equal(edited[: spec.n_weights] == 0, mlp.theta[: spec.n_weights] == 0)
     assert (edited[1 : spec.n_weights : 2] != mlp.theta[1 : spec.n_weights : 2]).all()
 
@@ -125,7 +126,7 @@ def test_parameters_that_a_model_does_not_own_stay() -> None:
     heads = Heads(ones, ones, ones, np.ones((sum(spec.widths), 3), np.float32))
     config = MetanetConfig(N_INPUTS)
     edited = mlp.replace(
-        edited_theta(spec, mlp.theta, model_features(mlp, config), heads, np.ones(len(ones), np.bool_), 0.9, config)
+        edited_theta(spec, mlp.theta, model_features(mlp, config), heads, np.ones(len(ones), np.bool_), 0.3)
     )
     for kind in ("bias", "norm_scale", "norm_shift"):
         np.testing.assert_array_equal(edited.parameter(kind, 0), mlp.parameter(kind, 0))
@@ -133,10 +134,9 @@ def test_parameters_that_a_model_does_not_own_stay() -> None:
 
 
 def test_the_residual_fades_with_the_sparsity() -> None:
-    assert residual_gain(0.3, 0.0) == 0.0
-    assert residual_gain(0.3, 0.2) == pytest.approx(0.15)
-    assert residual_gain(0.3, 0.9) == 0.3
-    np.testing.assert_array_equal(condition(0.0), [0, 0, 0, 1])
+    share = Pruning().residual_share
+    assert (share(0.0), share(0.2), share(0.9)) == (0.0, pytest.approx(0.5), 1.0)
+    np.testing.assert_array_equal(Pruning().condition(0.0), [0, 0, 0, 1])
 
 
 def test_models_of_other_sizes_and_a_missing_probe_are_named() -> None:

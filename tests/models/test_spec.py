@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -117,3 +118,12 @@ def test_from_json_refuses_a_missing_or_unknown_field(spec: MLPSpec, data: st.Da
     raw["layers"][0]["dropout"] = 0.1
     with pytest.raises(ValueError, match="dropout"):
         MLPSpec.from_json(json.dumps(raw))
+
+
+def test_owned_parameters_are_all_but_frozen_biases_and_norms() -> None:
+    frozen = LayerSpec(4, "relu", norm="layer", bias=False, norm_affine=False)
+    spec = MLPSpec(6, (frozen, LayerSpec(2)))
+    for kind, layer, where, _ in spec.parameter_slices:
+        assert (spec.owned_parameters[where] == (kind == "weight" or layer == 1)).all()
+    own_all = dataclasses.replace(frozen, bias=True, norm_affine=True)
+    assert MLPSpec(6, (own_all, LayerSpec(2))).owned_parameters.all()

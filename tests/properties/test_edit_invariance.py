@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import metaedit_fast as mf
-from metaedit_fast.editing.masks import kept_count
 from metaedit_fast.models.spec import LayerSpec, MLPSpec
+from metaedit_fast.requirements.masks import kept_count
 
 N_INPUTS = 5
 ROWS = np.random.default_rng(7).normal(size=(60, N_INPUTS)).astype(np.float32)

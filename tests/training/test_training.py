@@ -83,7 +83,7 @@ def test_the_relaxed_mask_is_the_exact_mask_with_a_gradient(n: int, sparsity: fl
     scores = torch.from_numpy(np.random.default_rng(seed).normal(size=n)).requires_grad_()
     pruning = Pruning()
     relaxed = pruning.relaxed_mask(scores, sparsity)
-    exact = pruning.mask(scores.detach().numpy(), sparsity)
+    exact = pruning.mask(np.ones(n, np.float32), scores.detach().numpy(), sparsity)
     np.testing.assert_allclose(relaxed.detach(), exact, atol=1e-12)
     if not exact.all():
         values = torch.arange(n, dtype=torch.float64)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metaedit_fast.editing.masks import kept_count, top_k_mask
-from metaedit_fast.editing.refine import owned_parameters
 from metaedit_fast.models.backprop import Floats, backward, trace
 from metaedit_fast.models.mlp import MLP, log_proba_of
 from metaedit_fast.models.statistics import probe_statistics
+from metaedit_fast.requirements.masks import kept_count, top_k_mask
 
 METHODS = ("random", "magnitude", "magnitude_layer", "gradient", "snip", "fisher")
 
@@ -135,7 +134,7 @@ def _trained(
     mlp: MLP, alive: NDArray[np.bool_], x: ArrayLike, y: ArrayLike, steps: int, learning_rate: float
 ) -> NDArray[np.float32]:
     """Parameters after Adam (Kingma & Ba 2015) on the cross-entropy, from ``mlp`` with only the alive weights."""
-    free = owned_parameters(mlp.spec)
+    free = mlp.spec.owned_parameters.copy()
     free[: alive.size] &= alive
     theta: NDArray[np.float32] = mlp.theta.copy()
     theta[: alive.size][~alive] = 0.0

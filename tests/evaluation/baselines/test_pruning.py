@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metaedit_fast.editing.masks import kept_count
 from metaedit_fast.evaluation.baselines.pruning import (
     METHODS,
     cross_entropy_gradient,
@@ -16,6 +15,7 @@ from metaedit_fast.evaluation.baselines.pruning import (
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import MLPSpec
 from metaedit_fast.models.statistics import probe_statistics
+from metaedit_fast.requirements.masks import kept_count
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(64, 5)).astype(np.float32)

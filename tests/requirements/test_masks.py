@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
-from metaedit_fast.editing.masks import kept_count, top_k_mask
+from metaedit_fast.requirements.masks import kept_count, top_k_mask
 
 
 @pytest.mark.parametrize(
