@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import numbers
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -49,12 +50,14 @@ class LayerSpec:
     norm_affine: bool = True
 
     def __post_init__(self) -> None:
-        _require(type(self.width) is int and self.width > 0, "width", "a positive int", self.width)
+        object.__setattr__(self, "width", _positive("width", self.width))
         for name in ("alpha", "eps"):
             value = getattr(self, name)
-            _require(type(value) in (int, float) and math.isfinite(value), name, "a finite number", value)
+            is_number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+            _require(is_number, name, "a finite number", value)
+            object.__setattr__(self, name, float(value))
         for name in ("bias", "norm_affine"):
-            _require(type(getattr(self, name)) is bool, name, "True or False", getattr(self, name))
+            _require(isinstance(getattr(self, name), bool), name, "True or False", getattr(self, name))
         _require(self.activation in ACTIVATIONS, "activation", f"one of {ACTIVATIONS}", self.activation)
         _require(self.norm in NORMS, "norm", f"one of {NORMS}", self.norm)
         if self.alpha == 0.0 and self.activation in DEFAULT_ALPHA:
@@ -82,7 +85,7 @@ class MLPSpec:
     output: str = "logits"
 
     def __post_init__(self) -> None:
-        _require(type(self.n_inputs) is int and self.n_inputs > 0, "n_inputs", "a positive int", self.n_inputs)
+        object.__setattr__(self, "n_inputs", _positive("n_inputs", self.n_inputs))
         _require(len(self.layers) > 0, "layers", "at least one layer", self.layers)
         _require(self.output in OUTPUTS, "output", f"one of {OUTPUTS}", self.output)
         last = self.layers[-1]
@@ -181,6 +184,13 @@ class MLPSpec:
             return cls(raw["n_inputs"], layers, tuple((s, t) for s, t in raw["skips"]), raw["output"])
         except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not the JSON of an MLPSpec: {error!r}") from error
+
+
+def _positive(name: str, value: object) -> int:
+    """Any kind of positive whole number as an int: numpy's would neither hash alike nor go into JSON."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value <= 0:
+        raise ValueError(f"{name}: expected a positive int, got {value!r}")
+    return int(value)
 
 
 def _require(condition: bool, name: str, expected: str, got: object) -> None:

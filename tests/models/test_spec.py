@@ -127,3 +127,13 @@ def test_owned_parameters_are_all_but_frozen_biases_and_norms() -> None:
         assert (spec.owned_parameters[where] == (kind == "weight" or layer == 1)).all()
     own_all = dataclasses.replace(frozen, bias=True, norm_affine=True)
     assert MLPSpec(6, (own_all, LayerSpec(2))).owned_parameters.all()
+
+
+def test_numbers_of_numpy_are_taken_and_others_refused() -> None:
+    spec = MLPSpec.simple(tuple(np.array([3, 4, 2])))
+    assert spec == MLPSpec.simple((3, 4, 2))
+    assert spec.to_json() == MLPSpec.simple((3, 4, 2)).to_json()
+    assert LayerSpec(2, "elu", np.float32(0.5)) == LayerSpec(2, "elu", 0.5)
+    for bad in ({"width": True}, {"width": 2.0}, {"width": 2, "alpha": "x"}, {"width": 2, "bias": 1}):
+        with pytest.raises(ValueError, match="expected"):
+            LayerSpec(**bad)
