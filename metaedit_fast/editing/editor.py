@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metaedit_fast.editing.info import EditorInfo, Envelope
 from metaedit_fast.atomic import write_atomically
+from metaedit_fast.editing.info import EditorInfo, Envelope
 from metaedit_fast.errors import InvalidEditorError, UnsupportedModelError
 from metaedit_fast.export import files
 from metaedit_fast.export.session import EditorSession
@@ -105,9 +105,7 @@ class Editor:
         path = Path(path)
         if path.suffix != _SUFFIX:
             raise ValueError(f"path: expected a name that ends in {_SUFFIX}, got {str(path)!r}")
-        write_atomically(
-            path, files.editor_bytes(self.info.config, self.weights, self.info.to_json(), self.probe)
-        )
+        write_atomically(path, files.editor_bytes(self.info.config, self.weights, self.info.to_json(), self.probe))
 
     @property
     def needs_probe(self) -> bool:

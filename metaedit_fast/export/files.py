@@ -10,8 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +75,10 @@ def parse_editor(data: bytes, where: str) -> tuple[str, dict[str, Floats32], Flo
         model.ParseFromString(data)
     except DecodeError as error:
         raise InvalidEditorError(f"{where}: not an ONNX file, or a damaged one ({error})") from error
+    # Of text that is no UTF-8 protobuf gives the bytes.
+    texts = [text for entry in model.metadata_props for text in (entry.key, entry.value)]
+    if not all(isinstance(text, str) for text in (*texts, *(tensor.name for tensor in model.graph.initializer))):
+        raise InvalidEditorError(f"{where}: a damaged file: its names and metadata are not all text")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     for key in (METADATA_KEY, HASH_KEY):
         if key not in metadata:
@@ -128,16 +130,3 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise InvalidEditorError(f"{path}: cannot be read ({error.strerror or error})") from error
     return data
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file that is there either completely or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from metaedit_fast.atomic import write_atomically
 from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.opened import Arrays, Opened, OpenedMLP
-
-if TYPE_CHECKING:
-    import onnx
 
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib")
 _SUPPORTED = "a torch.nn.Module, an MLPClassifier, an MLPRegressor, an onnx.ModelProto, an MLP or an .onnx path"
@@ -50,7 +47,7 @@ class OpenedFile(Opened[Any]):
     def write_into(self, mlp: MLP) -> None:
         """Replace the file by one with the parameters of ``mlp``; see ``Opened.write_into``."""
         super().write_into(mlp)
-        _save(self.model, self.path)
+        write_atomically(self.path, self.model.SerializeToString())
 
 
 def open_model(model: Any) -> Opened[Any]:
@@ -99,14 +96,14 @@ def write_model(mlp: MLP, path: str | os.PathLike[str], *, template: Any = None)
     if template is None:
         from metaedit_fast.models.onnx import mlp_to_onnx
 
-        _save(mlp_to_onnx(mlp), target)
+        write_atomically(target, mlp_to_onnx(mlp).SerializeToString())
         return
     opened = open_model(template)
     if opened.kind != "onnx":
         raise UnsupportedModelError(
             f"template: expected an onnx.ModelProto or a path, got a model of kind {opened.kind!r}"
         )
-    _save(opened.write(mlp), target)
+    write_atomically(target, opened.write(mlp).SerializeToString())
 
 
 def _is_instance(model: object, module: str, name: str) -> bool:
@@ -126,17 +123,3 @@ def _require_onnx_suffix(path: Path) -> None:
     else:
         got = repr(suffix)
     raise UnsupportedModelError(f"{path.name}: expected the suffix .onnx, got {got}")
-
-
-def _save(proto: onnx.ModelProto, path: Path) -> None:
-    """Write beside ``path``, then rename."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(proto.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -18,6 +18,7 @@ from metaedit_fast.models.mlp import MLP
 from metaedit_fast.population.record import PopulationRecord
 from metaedit_fast.population.sampling import DEFAULT_RANGES, Ranges, RunSpec, checkpoint_epochs, sample_runs
 from metaedit_fast.population.store import MANIFEST, Population, read_manifest, write_manifest, write_shard
+from metaedit_fast.progress import progress_bar
 
 _log = logging.getLogger(__name__)
 
@@ -75,8 +76,10 @@ def build_population(
     tasks = [_task(place, runs[start : start + size], wanted) for start in range(0, n_runs, size)]
     missing = [task for task in tasks if not task.path.is_file()]
     _log.info("%d runs in %d groups, %d groups already there", n_runs, len(tasks), len(tasks) - len(missing))
-    for task in _with_progress(_train_all(data, missing, jobs), len(tasks), len(missing), shown=progress):
-        _log.debug("finished %s", task.path.name)
+    with progress_bar("training groups", len(tasks), shown=progress, done=len(tasks) - len(missing)) as advance:
+        for task in _train_all(data, missing, jobs):
+            _log.debug("finished %s", task.path.name)
+            advance()
     names = [task.path.name for task in tasks]
     write_manifest(place, names, dataset=data.fingerprint, info={**info, "n_runs": n_runs})
     return Population.load(place)
@@ -97,14 +100,24 @@ def _claim(place: Path, data: Dataset, info: dict[str, Any]) -> None:
     if (place / MANIFEST).exists():
         found = read_manifest(place, partial=True)
         before = {k: v for k, v in found["info"].items() if k != "n_runs"}
-        if (found["dataset"], before) != (data.fingerprint, info):
-            raise InvalidPopulationError(
-                f"{place}: holds another population: expected {info} of dataset "
-                f"{data.fingerprint}, got {before} of dataset {found['dataset']}"
-            )
+        differ = _differences({"dataset": found["dataset"], **before}, {"dataset": data.fingerprint, **info})
+        if differ:
+            raise InvalidPopulationError(f"{place}: holds another population: {'; '.join(differ)}")
     elif any(place.glob("*.parquet")):
         raise InvalidPopulationError(f"{place}: holds Parquet files but no {MANIFEST}, so it is no build to resume")
     write_manifest(place, [], dataset=data.fingerprint, info=info, complete=False)
+
+
+def _differences(there: dict[str, Any], wanted: dict[str, Any], within: str = "") -> list[str]:
+    """What a recipe has otherwise than ``wanted``, a text for each entry; entries that are objects are compared too."""
+    found = []
+    for name in sorted(there.keys() | wanted.keys()):
+        got, expected = there.get(name), wanted.get(name)
+        if isinstance(got, dict) and isinstance(expected, dict):
+            found += _differences(got, expected, f"{within}{name} ")
+        elif got != expected:
+            found.append(f"{within}{name} is {got!r} there, but {expected!r} was asked for")
+    return found
 
 
 def _train_all(data: Dataset, tasks: Sequence[_Task], jobs: int) -> Iterator[_Task]:
@@ -173,20 +186,6 @@ def _train_one(data: Dataset, task: _Task) -> _Task:
         1e3 * seconds / (len(task.runs) * epochs),
     )
     return task
-
-
-def _with_progress(tasks: Iterator[_Task], total: int, missing: int, *, shown: bool) -> Iterator[_Task]:
-    if not shown:
-        yield from tasks
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("groups"), TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        row = bar.add_task("training", total=total, completed=total - missing)
-        for task in tasks:
-            bar.advance(row)
-            yield task
 
 
 def _require_torch() -> None:

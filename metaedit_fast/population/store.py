@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from metaedit_fast.atomic import atomic_file, write_atomically
 from metaedit_fast.errors import InvalidPopulationError
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import MLPSpec
@@ -138,9 +139,10 @@ class Population(Sequence[PopulationRecord]):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, partial: bool = False) -> Population:
-        """Read a population; every length, number and hash is checked.
+        """Read a population in the order in which it was saved; every length, number and hash is checked.
 
-        ``partial`` reads the finished shards of a build that is still going on or was interrupted.
+        ``partial`` reads the finished shards of a build that is still going on or was interrupted; the runs
+        are then in the order of their numbers.
         Raises ``InvalidPopulationError`` that names the shard and row, ``FileNotFoundError`` without a
         manifest.
         """
@@ -149,7 +151,6 @@ class Population(Sequence[PopulationRecord]):
         records: list[PopulationRecord] = []
         for name in manifest["shards"]:
             records += read_shard(place / name, dataset=manifest["dataset"])
-        records.sort(key=lambda r: (r.run, r.epoch, r.checkpoint))
         split_of: dict[int, str] = {}
         for record in records:
             first = split_of.setdefault(record.run, record.split)
@@ -173,12 +174,7 @@ def write_manifest(
         "shards": list(shards),
         "info": info,
     }
-    temporary = folder / f".{MANIFEST}.{os.getpid()}"
-    with temporary.open("w") as out:
-        out.write(json.dumps(manifest, indent=1) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(folder / MANIFEST)
+    write_atomically(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 
 
 def read_manifest(folder: Path, *, partial: bool = False) -> dict[str, Any]:
@@ -209,7 +205,7 @@ def read_manifest(folder: Path, *, partial: bool = False) -> dict[str, Any]:
             raise InvalidPopulationError(
                 f"{folder}: expected a finished population, got an unfinished build (partial=True reads what is there)"
             )
-        manifest["shards"] = sorted(p.name for p in folder.glob("*.parquet"))
+        manifest["shards"] = sorted(p.name for p in folder.glob("*.parquet"))  # names begin with the first run
     return dict(manifest)
 
 
@@ -228,7 +224,7 @@ def arrow_schema(dataset: str) -> pa.Schema:
 
 
 def write_shard(path: Path, records: Sequence[PopulationRecord], *, dataset: str) -> None:
-    """Write one shard atomically: a temporary file beside it, flushed to disk, then renamed."""
+    """Write one shard atomically."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -245,16 +241,10 @@ def write_shard(path: Path, records: Sequence[PopulationRecord], *, dataset: str
         for name, value in record.metadata().items():
             columns[name].append(value)
     table = pa.table({f.name: pa.array(columns[f.name], f.type) for f in schema}, schema=schema)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # Weights are noise to a compressor, and a dictionary of them would only be built in vain.
-        dictionaries = ["spec", *_TEXT_COLUMNS]
-        pq.write_table(table, temporary, compression="none", use_dictionary=dictionaries, write_page_checksum=True)
-        with temporary.open("rb+") as out:
-            os.fsync(out.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # Weights are noise to a compressor, and a dictionary of them would only be built in vain.
+    dictionaries = ["spec", *_TEXT_COLUMNS]
+    with atomic_file(path) as out:
+        pq.write_table(table, out, compression="none", use_dictionary=dictionaries, write_page_checksum=True)
 
 
 def read_shard(path: Path, *, dataset: str | None = None) -> list[PopulationRecord]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+from metaedit_fast.progress import progress_bar
 from metaedit_fast.training.trainer import Trainer
 
 _SMOOTHING = 0.98
@@ -19,15 +17,13 @@ def training_progress(trainer: Trainer, *, enabled: bool) -> Iterator[Callable[[
     if not enabled:
         yield None
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("training", total=trainer.settings.steps, completed=trainer.step)
+    with progress_bar("training", trainer.settings.steps, shown=True, done=trainer.step) as advance:
         smoothed: float | None = None
 
         def report(run: Trainer, loss: float) -> None:
             nonlocal smoothed
             smoothed = loss if smoothed is None else _SMOOTHING * smoothed + (1 - _SMOOTHING) * loss
             best = "" if run.best is None else f", best validation {run.best.score:.3f} at step {run.best.step}"
-            progress.update(task, completed=run.step, description=f"log JSD {smoothed:.3f}{best}")
+            advance(f"log JSD {smoothed:.3f}{best}")
 
         yield report

@@ -83,7 +83,7 @@ def test_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(descriptor: int) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(files.os, "fsync", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="no space"):
         Editor(FULL_INFO, editor().weights).save(path)
     assert path.read_bytes() == before
@@ -149,6 +149,12 @@ def test_a_flipped_bit_changes_no_edit(tmp_path: Path, good: bytes, place: float
     except InvalidEditorError as error:
         found = str(error)
     assert found == editor().describe()["weights_sha256"] or "flipped.onnx: " in found
+
+
+@pytest.mark.parametrize("text", [b"node_type.weight", b"metaedit_weights_sha256"])
+def test_names_that_are_no_text_are_refused(tmp_path: Path, good: bytes, text: bytes) -> None:
+    at = good.rindex(text)
+    refused(tmp_path, good[:at] + bytes([text[0] | 0x80]) + good[at + 1 :], "not all text")
 
 
 def test_other_onnx_models_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Building: resumable, extendable, the same whatever the number of processes."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def test_what_is_built(toy: Dataset, tmp_path: Path) -> None:
     assert {len({r.split for r in population.select(runs=[k])}) for k in range(10)} == {1}
     assert all(r.mlp.spec.layers[0].norm == ("layer" if r.norm == "layer" else "none") for r in population)
     assert Population.load(tmp_path).content_hash() == population.content_hash()
+    assert [(r.run, r.epoch) for r in population] == sorted((r.run, r.epoch) for r in population)
 
 
 def test_an_interrupted_build_resumes_to_the_same_population(
@@ -71,8 +73,14 @@ def test_processes_give_the_same_population(toy: Dataset, tmp_path: Path) -> Non
 
 def test_another_recipe_is_refused(toy: Dataset, tmp_path: Path) -> None:
     make(toy, tmp_path, n_runs=2)
-    with pytest.raises(InvalidPopulationError, match="holds another population"):
-        build_population(toy, 2, seed=2, out_dir=tmp_path, epochs=3, ranges=RANGES)
+    with pytest.raises(InvalidPopulationError) as caught:
+        build_population(toy, 2, seed=2, out_dir=tmp_path, epochs=3, ranges=dataclasses.replace(RANGES, depths=(1,)))
+    assert str(caught.value) == (  # what is equal is not told
+        f"{tmp_path}: holds another population: ranges depths is [1, 2] there, but [1] was asked for; "
+        "seed is 1 there, but 2 was asked for"
+    )
+    with pytest.raises(InvalidPopulationError, match="dataset is 'toy-fingerprint' there, but 'other' was asked for$"):
+        make(dataclasses.replace(toy, fingerprint="other"), tmp_path, n_runs=2)
     assert json.loads((tmp_path / MANIFEST).read_text())["complete"]
     (tmp_path / MANIFEST).unlink()
     with pytest.raises(InvalidPopulationError, match="no build to resume"):
@@ -96,7 +104,10 @@ def test_progress_is_shown_on_request(toy: Dataset, tmp_path: Path, capsys: pyte
     make(toy, tmp_path / "quiet", n_runs=4)
     assert capsys.readouterr().out == ""
     make(toy, tmp_path / "shown", n_runs=4, progress=True)
-    assert "groups" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert shown.out == ""  # where the summary goes
+    assert "training groups" in shown.err
+    assert "1/1" in shown.err
 
 
 def test_without_torch_the_message_names_the_extra(
