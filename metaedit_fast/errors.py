@@ -20,6 +20,10 @@ class InvalidPopulationError(MetaeditError, ValueError):
     """A population store is damaged or does not follow the documented schema."""
 
 
+class InvalidCheckpointError(MetaeditError, ValueError):
+    """The state of a training is damaged, belongs to another training, or was not written by this package."""
+
+
 class DatasetNotFoundError(MetaeditError, LookupError):
     """A named dataset was found in none of its sources; the message lists what was tried."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metaedit_fast.atomic import atomic_file
+from metaedit_fast.errors import InvalidCheckpointError
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.metanetwork import Metanetwork
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.requirements import Requirement
 from metaedit_fast.training.objective import Example, ExampleSource, loss_of, preservation, relaxed_edit
+
+STATE = "trainer.pt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +73,8 @@ class Trainer:
 
     ``probe`` (rows, for probe features) is required exactly where ``config.probe``. With ``folder`` the
     state is written there after every evaluation, and a second trainer with the same arguments goes on
-    where the first one stopped. Raises ``ValueError`` on empty populations or a folder that belongs to
-    other settings.
+    where the first one stopped. Raises ``ValueError`` on empty populations, ``InvalidCheckpointError`` where
+    the folder belongs to a training with other arguments or its state is damaged.
     """
 
     def __init__(
@@ -109,6 +115,16 @@ class Trainer:
         self.best_state = _copied(self.net)
         self.folder = folder
         if folder is not None:
+            self._fingerprint = {
+                "config": dataclasses.asdict(config),
+                "settings": dataclasses.asdict(settings),
+                "requirement": requirement.name,
+                "training models": _models_hash(train),
+                "validation models": _models_hash(validation),
+                "rows": _rows_hash(x),
+                "validation rows": _rows_hash(x_validation),
+                "probe": None if probe is None else _rows_hash(probe),
+            }
             self._resume(folder)
 
     def run(self, report: Callable[[Trainer, float], None] | None = None) -> Metanetwork:
@@ -195,15 +211,12 @@ class Trainer:
             return False
         return self.history[-1].step - self.best.step >= self.settings.patience * self.settings.evaluate_every
 
-    def _fingerprint(self) -> str:
-        return json.dumps([dataclasses.asdict(self.net.config), dataclasses.asdict(self.settings)], sort_keys=True)
-
     def _save(self) -> None:
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {
-            "fingerprint": self._fingerprint(),
+            "fingerprint": json.dumps(self._fingerprint),
             "step": self.step,
             "seconds": self.seconds,
             "rng": json.dumps(self.rng.bit_generator.state),
@@ -212,27 +225,64 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "history": json.dumps([dataclasses.asdict(evaluation) for evaluation in self.history]),
         }
-        temporary = self.folder / "trainer.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self.folder / "trainer.pt")
+        with atomic_file(self.folder / STATE) as file:
+            torch.save(state, file)
 
     def _resume(self, folder: Path) -> None:
-        path = folder / "trainer.pt"
+        path = folder / STATE
         if not path.exists():
             return
-        state = torch.load(path, weights_only=True)
-        if state["fingerprint"] != self._fingerprint():
-            raise ValueError(f"{path}: it belongs to a training with other settings; choose another folder")
-        self.step, self.seconds = state["step"], state["seconds"]
+        try:
+            with zipfile.ZipFile(path) as archive:  # torch compares no checksums
+                if archive.testzip() is not None:
+                    raise ValueError("checksum")
+            state = torch.load(path, weights_only=True)
+            there = json.loads(state["fingerprint"])
+            differ = [name for name, value in _as_json(self._fingerprint).items() if there[name] != value]
+            if not differ:
+                self._restore(state)
+        except OSError:
+            raise
+        except Exception as error:  # torch.load, and what it gives of a damaged file, may raise almost anything
+            raise InvalidCheckpointError(
+                f"{path}: not the state of a training, or damaged ({type(error).__name__}); without it, training "
+                "begins anew"
+            ) from error
+        if differ:
+            raise InvalidCheckpointError(
+                f"{path}: it belongs to another training, with other {', '.join(differ)}; choose another folder"
+            )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
         self.rng.bit_generator.state = json.loads(state["rng"])
+        # The best network first, through the module, which checks names and shapes; then the present one.
+        self.net.load_state_dict(state["best"])
+        self.best_state = _copied(self.net)
         self.net.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.best_state = state["best"]
         self.history = [Evaluation(**evaluation) for evaluation in json.loads(state["history"])]
 
 
 def _copied(net: Metanetwork) -> dict[str, Any]:
     return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def _models_hash(mlps: Sequence[MLP]) -> str:
+    """sha256 over the models in their order, in hex."""
+    return hashlib.sha256("".join(mlp.content_hash() for mlp in mlps).encode()).hexdigest()
+
+
+def _rows_hash(rows: NDArray[np.float32]) -> str:
+    """sha256 over shape and values, in hex."""
+    values = np.ascontiguousarray(rows, "<f4")
+    return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
+
+
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """``value`` as it is after JSON: tuples are lists."""
+    found: dict[str, Any] = json.loads(json.dumps(value))
+    return found
 
 
 def _spread(mlps: Sequence[MLP], count: int) -> list[MLP]:

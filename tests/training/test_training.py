@@ -1,13 +1,15 @@
 """The trainer: repeatable, resumable, and its objective equal to the numpy measurements."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from metaedit_fast.errors import InvalidCheckpointError
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.models.divergence import mean_jsd
 from metaedit_fast.models.mlp import MLP
@@ -126,10 +128,79 @@ def test_one_seed_gives_the_same_bits_and_a_resumed_training_too(tmp_path: Path,
 
 def test_a_folder_of_other_settings_and_empty_populations_are_refused(tmp_path: Path) -> None:
     trainer(tmp_path, steps=10).run()
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(InvalidCheckpointError, match=r"trainer\.pt: .* another training, with other settings;"):
         trainer(tmp_path, steps=20)
     with pytest.raises(ValueError, match="expected models to train and validate on, got 0, 0"):
         Trainer(MetanetConfig(6), TrainerConfig(), Pruning(), [], [], X, X)
+
+
+def test_a_folder_of_other_models_rows_or_requirement_is_refused(tmp_path: Path) -> None:
+    settings = TrainerConfig(steps=1, models_per_step=2, evaluate_every=1, budgets=(0.5,))
+    config = MetanetConfig(6, d_v=8, n_layers=1, probe=True)
+    mlps = population(6)
+
+    class Other(Pruning):
+        name = "other"
+
+    given = {
+        "requirement": Pruning(), "train": mlps[:3], "validation": mlps[3:], "x": X[:400], "x_validation": X[400:],
+        "probe": X[:50],
+    }  # fmt: skip
+    Trainer(config, settings, **given, folder=tmp_path).run()
+    assert Trainer(config, settings, **given, folder=tmp_path).step == 1
+    for name, value, told in (
+        ("requirement", Other(), "requirement"),
+        ("train", population(3, seed=1), "training models"),
+        ("train", mlps[2::-1], "training models"),
+        ("validation", mlps[3:5], "validation models"),
+        ("x", X[1:401], "rows"),
+        ("x_validation", X[399:], "validation rows"),
+        ("probe", X[1:51], "probe"),
+    ):
+        with pytest.raises(InvalidCheckpointError, match=f"another training, with other {told}; choose another"):
+            Trainer(config, settings, **{**given, name: value}, folder=tmp_path)
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    trainer(tmp_path, steps=1).run()
+    path = tmp_path / "trainer.pt"
+    assert [p.name for p in tmp_path.iterdir()] == ["trainer.pt"]
+    good = path.read_bytes()
+    state = torch.load(path, weights_only=True)
+    contents = [b"", b"nonsense", good[:-1], good[: len(good) // 2], good[:100] + bytes(1000) + good[1100:]]
+    for part in state:
+        for changed in ({k: v for k, v in state.items() if k != part}, {**state, part: None}):
+            torch.save(changed, path)
+            contents.append(path.read_bytes())
+    torch.save([1, 2], path)
+    contents.append(path.read_bytes())
+    contents.append(pickle.dumps(print))
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(InvalidCheckpointError, match=r"trainer\.pt: not the state of a training, or damaged"):
+            trainer(tmp_path, steps=1)
+    path.write_bytes(good)
+    assert trainer(tmp_path, steps=1).step == 1
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_flipped_bit_of_the_state_is_refused_or_harmless(tmp_path: Path, place: float, bit: int) -> None:
+    path = tmp_path / "trainer.pt"
+    if not path.exists():
+        trainer(tmp_path, steps=1).run()
+    good = path.read_bytes()
+    damaged = bytearray(good)
+    damaged[int(place * len(good))] ^= 1 << bit
+    path.write_bytes(bytes(damaged))
+    try:
+        found = trainer(tmp_path, steps=1)
+    except InvalidCheckpointError:
+        return
+    finally:
+        path.write_bytes(good)
+    for name, value in trainer(tmp_path, steps=1).best_state.items():
+        assert torch.equal(value, found.best_state[name]), name
 
 
 def test_patience_ends_a_training_that_no_longer_improves() -> None:
