@@ -61,7 +61,7 @@ def check(case: Case, isa: str, expect_close: Callable[..., None]) -> None:
     assert got[0] is out[0] and got[1] is out[1]
     for dtype in (torch.float64, torch.float32):
         for name, mine, theirs in zip("he", got, case.reference(dtype), strict=True):
-            expect_close(mine, theirs, name)
+            expect_close(mine, theirs, "layer", name)
 
 
 @st.composite
