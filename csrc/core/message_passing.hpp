@@ -55,7 +55,7 @@ struct LayerStates {
     float* edges_out;
 };
 
-// On one thread. A level without kernels for this form or these sizes runs the serial code.
+// On one thread. A level without kernels for these sizes runs the serial code.
 void shipped_forward(const WeightGraph& graph, const ShippedLayer& layer, const LayerStates& states, Isa isa);
 void official_forward(const WeightGraph& graph, const OfficialLayer& layer, const LayerStates& states, Isa isa);
 

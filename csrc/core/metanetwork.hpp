@@ -58,7 +58,7 @@ struct Model {
 class PackedEditor;
 
 // All models, largest first, on up to n_threads threads of this call's own (one of them the caller's). A level
-// without kernels for this editor's form and sizes runs the serial code.
+// without kernels for this editor's sizes runs the serial code.
 void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, Isa isa, int n_threads);
 
 // What the vectorised kernels are compared with.

@@ -14,14 +14,14 @@ class PackedEditor {
     // `storage` is the memory that `weights` points into.
     PackedEditor(MetanetWeights weights, std::vector<std::vector<float>> storage)
         : storage_(std::move(storage)), weights_(std::move(weights)) {
-        if (weights_.official.empty() && PackedSizes::fit(weights_.d_e)) packed_.emplace(weights_);
+        if (PackedSizes::fit(weights_.d_e)) packed_.emplace(weights_);
     }
 
     PackedEditor(const PackedEditor&) = delete;
     PackedEditor& operator=(const PackedEditor&) = delete;
 
     const MetanetWeights& weights() const { return weights_; }
-    // Null where the vectorised kernels lack this form or size.
+    // Null where the vectorised kernels lack this size.
     const PackedNetwork* packed() const { return packed_ ? &*packed_ : nullptr; }
 
   private:

@@ -32,8 +32,10 @@ void shipped_forward(const WeightGraph& graph, const ShippedLayer& layer, const 
     fused::shipped_forward(*kernels, graph, layer, states);
 }
 
-void official_forward(const WeightGraph& graph, const OfficialLayer& layer, const LayerStates& states, Isa) {
-    serial::official_forward(graph, layer, states);
+void official_forward(const WeightGraph& graph, const OfficialLayer& layer, const LayerStates& states, Isa isa) {
+    const fused::Kernels* kernels = fused::kernels_of(isa);
+    if (kernels == nullptr || !PackedSizes::fit(layer.d_e)) return serial::official_forward(graph, layer, states);
+    fused::official_forward(*kernels, graph, layer, states);
 }
 
 void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, Isa isa, int n_threads) {

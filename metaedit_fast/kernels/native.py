@@ -95,7 +95,7 @@ def metanetwork_forward(
     instruction set to run instead of the active one, ``out`` float32 arrays to write to instead of new ones.
 
     A model's result depends on the model, the editor and the instruction set alone, to the bit: neither on
-    the other models nor on the number of threads. The official form, and a ``d_e`` above 128, run plain C++.
+    the other models nor on the number of threads. A ``d_e`` above 128 runs plain C++.
 
     Equivalent to: ``Metanetwork(config)`` with the packed weights, without gradients.
 

@@ -76,7 +76,11 @@ METAEDIT_INLINE void normalise(const Normalise& op) {
             S::store(out + i, centred);
         }
         const typename S::V scale = S::all(1.0F / __builtin_sqrtf(S::sum(squares) / size + kEpsilon));
-        for (std::int64_t i = 0; i < op.width; i += S::kLanes) S::store(out + i, S::mul(S::load(out + i), scale));
+        for (std::int64_t i = 0; i < op.width; i += S::kLanes) {
+            typename S::V y = S::mul(S::load(out + i), scale);
+            if (op.scale != nullptr) y = S::scaled_silu(S::fma(y, S::load(op.scale + i), S::load(op.shift + i)));
+            S::store(out + i, y);
+        }
     }
 }
 

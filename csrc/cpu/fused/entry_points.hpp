@@ -7,6 +7,7 @@
 
 #include "cpu/fused/dense.hpp"
 #include "cpu/fused/edges.hpp"
+#include "cpu/fused/official.hpp"
 
 #ifdef __ELF__
 #define METAEDIT_ENTRY __attribute__((section(METAEDIT_SECTION))) static void
@@ -30,6 +31,9 @@ METAEDIT_ENTRY normalise(const fused::Normalise& op) {
     METAEDIT_ENTRY pass_messages_##width(const fused::PassMessages& op) { \
         fused::pass_messages<Simd, width>(op);                            \
     }                                                                     \
+    METAEDIT_ENTRY pass_official_##width(const fused::PassOfficial& op) { \
+        fused::pass_official<Simd, width>(op);                            \
+    }                                                                     \
     METAEDIT_ENTRY edge_heads_##width(const fused::EdgeHeads& op) {       \
         fused::edge_heads<Simd, width>(op);                               \
     }
@@ -45,6 +49,7 @@ constinit const fused::Kernels kernels = {
     .normalise = &normalise,
     .embed_edges = {&embed_edges_16, &embed_edges_32, &embed_edges_64, &embed_edges_128},
     .pass_messages = {&pass_messages_16, &pass_messages_32, &pass_messages_64, &pass_messages_128},
+    .pass_official = {&pass_official_16, &pass_official_32, &pass_official_64, &pass_official_128},
     .edge_heads = {&edge_heads_16, &edge_heads_32, &edge_heads_64, &edge_heads_128},
 };
 

@@ -24,10 +24,13 @@ struct Dense {
     Then then;
 };
 
-// out[r] = (x[r] - mean) / sqrt(variance + 1e-5) over the first `size` of `width` columns, 0 in the others.
+// out[r] = (x[r] - mean) / sqrt(variance + 1e-5) over the first `size` of `width` columns, 0 in the others; then
+// out[r] = s(out[r] * scale + shift) where these are given. x may be out.
 struct Normalise {
     const float* x;      // [rows][width]
     const float* keeps;  // [width], 1 below `size` and 0 from there on
+    const float* scale;  // [width] or null
+    const float* shift;
     std::int64_t rows, width, size;
     float* out;
     std::int64_t out_stride;
@@ -59,6 +62,24 @@ struct PassMessages {
     std::int64_t aggregate_row;  // distance of two rows
 };
 
+// The edges of one official layer, in place: m_f, m_b and m_e are s(LN(e_uv B + terms)) of three column ranges, with
+// centred B and terms, so that LN has no mean to subtract; sums of m_f at the target and m_b at the source, and
+// e_uv = update(m_e). The last row of terms and sums as above.
+struct PassOfficial {
+    Panels edge;         // d -> 3 d: forward, backward, edge
+    Panels update;       // d -> d
+    const float* scale;  // [3 d]
+    const float* shift;
+    float size;  // the true d, over which LN takes its mean
+    const Block* blocks;
+    std::int64_t n_blocks;
+    std::int64_t n_nodes;  // V
+    float* edges;          // [E][d]
+    const float* terms;    // [V + 1][4 d]: source's for forward and edge, target's for backward and edge
+    float* sums;           // [V + 1] rows of: received, returned, each d
+    std::int64_t sums_row;
+};
+
 // Two-layer MLPs on [e_uv, h_u, h_v], all in one pass: hidden = s(e_uv B + source_u + target_v), and output o is
 // its product with readout[o] over the panels [first, last) plus a bias.
 struct EdgeHeads {
@@ -84,6 +105,7 @@ struct Kernels {
     // By the index of d_e in kEdgeWidths.
     void (*embed_edges[4])(const EmbedEdges&);
     void (*pass_messages[4])(const PassMessages&);
+    void (*pass_official[4])(const PassOfficial&);
     void (*edge_heads[4])(const EdgeHeads&);
 };
 

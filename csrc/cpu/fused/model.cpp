@@ -5,18 +5,15 @@
 namespace metaedit::fused {
 namespace {
 
-// Blocks keep the fields 0 (in) and 1 (out) of inverse_degree.
-void set_degrees(const WeightGraph& graph, AlignedFloats& inverse_degree) {
-    std::fill_n(inverse_degree.data(), 2 * graph.n_nodes, 0.0F);
+// Numbers of edges [V][2]: in, out.
+void set_degrees(const WeightGraph& graph, AlignedFloats& degree) {
+    std::fill_n(degree.data(), 2 * graph.n_nodes, 0.0F);
     for (const Block& block : graph.blocks) {
         const bool dense = block.kind == BlockKind::dense;
         const float n_in = dense ? static_cast<float>(block.n_src) : 1.0F;
         const float n_out = dense ? static_cast<float>(block.n_dst) : 1.0F;
-        for (std::int64_t v = 0; v < block.n_dst; ++v) inverse_degree[2 * (block.dst_offset + v)] += n_in;
-        for (std::int64_t u = 0; u < block.n_src; ++u) inverse_degree[2 * (block.src_offset + u) + 1] += n_out;
-    }
-    for (std::int64_t i = 0; i < 2 * graph.n_nodes; ++i) {
-        if (inverse_degree[i] > 0.0F) inverse_degree[i] = 1.0F / inverse_degree[i];
+        for (std::int64_t v = 0; v < block.n_dst; ++v) degree[2 * (block.dst_offset + v)] += n_in;
+        for (std::int64_t u = 0; u < block.n_src; ++u) degree[2 * (block.src_offset + u) + 1] += n_out;
     }
 }
 
@@ -25,7 +22,7 @@ class Pass {
   public:
     Pass(const Kernels& kernels, const PackedSizes& sizes, const WeightGraph& graph, Workspace& work)
         : kernels_(kernels), sizes_(sizes), graph_(graph), work_(work) {
-        set_degrees(graph, work.inverse_degree);
+        set_degrees(graph, work.degree);
     }
 
     void dense(const PanelMatrix& matrix, const float* x, std::int64_t x_stride, float* out, Then then,
@@ -43,6 +40,8 @@ class Pass {
     void normalise() const {
         kernels_.normalise({.x = work_.nodes.data(),
                             .keeps = work_.keeps.data(),
+                            .scale = nullptr,
+                            .shift = nullptr,
                             .rows = graph_.n_nodes,
                             .width = sizes_.node,
                             .size = sizes_.size_v,
@@ -70,7 +69,48 @@ class Pass {
         dense(layer.node_out, work_.hidden.data(), layer.node_in.n_out(), work_.nodes.data(), Then::add, n);
     }
 
+    void layer(const PackedOfficialLayer& layer, float* edges) const {
+        const std::int64_t n = graph_.n_nodes, row = sizes_.seen();
+        fill_seen();
+        dense(layer.terms, work_.seen.data(), row, work_.terms.data(), Then::store, n);
+        kernels_.pass_official[sizes_.edge_index]({.edge = layer.edge.view(),
+                                                   .update = layer.update.view(),
+                                                   .scale = layer.scale.data(),
+                                                   .shift = layer.shift.data(),
+                                                   .size = static_cast<float>(sizes_.size_e),
+                                                   .blocks = graph_.blocks.data(),
+                                                   .n_blocks = static_cast<std::int64_t>(graph_.blocks.size()),
+                                                   .n_nodes = n,
+                                                   .edges = edges,
+                                                   .terms = work_.terms.data(),
+                                                   .sums = work_.seen.data() + sizes_.node,
+                                                   .sums_row = row});
+        dense(layer.node_in, work_.seen.data(), row, work_.hidden.data(), Then::store, n);
+        kernels_.normalise({.x = work_.hidden.data(),
+                            .keeps = work_.keeps.data(),
+                            .scale = layer.node_scale.data(),
+                            .shift = layer.node_shift.data(),
+                            .rows = n,
+                            .width = sizes_.node,
+                            .size = sizes_.size_v,
+                            .out = work_.hidden.data(),
+                            .out_stride = sizes_.node});
+        dense(layer.residual, work_.seen.data(), row, work_.nodes.data(), Then::store, n);
+        dense(layer.node_out, work_.hidden.data(), sizes_.node, work_.nodes.data(), Then::add, n);
+    }
+
   private:
+    // For the official form: nodes, sums of 0, degrees.
+    void fill_seen() const {
+        for (std::int64_t v = 0; v <= graph_.n_nodes; ++v) {
+            float* row = work_.seen.data() + v * sizes_.seen();
+            std::fill_n(row, sizes_.seen_official(), 0.0F);
+            if (v == graph_.n_nodes) return;
+            std::copy_n(work_.nodes.data() + v * sizes_.node, sizes_.node, row);
+            std::copy_n(work_.degree.data() + 2 * v, 2, row + sizes_.node + 2 * sizes_.edge);
+        }
+    }
+
     // Sums 0, minima infinite; also those of the row that fills up tiles.
     void clear_aggregates() const {
         float* row = work_.seen.data() + sizes_.node;
@@ -89,9 +129,10 @@ class Pass {
         for (std::int64_t v = 0; v < graph_.n_nodes; ++v, row += sizes_.seen()) {
             for (std::int64_t side = 0; side < 2; ++side) {
                 float* sum = row + 2 * side * sizes_.edge;
-                const float scale = work_.inverse_degree[2 * v + side];
+                const float degree = work_.degree[2 * v + side];
+                const float scale = degree > 0.0F ? 1.0F / degree : 0.0F;
                 for (std::int64_t i = 0; i < sizes_.edge; ++i) sum[i] *= scale;
-                if (scale == 0.0F) std::fill_n(sum + sizes_.edge, sizes_.edge, 0.0F);
+                if (degree == 0.0F) std::fill_n(sum + sizes_.edge, sizes_.edge, 0.0F);
             }
         }
     }
@@ -169,40 +210,12 @@ void read_heads(const Kernels& kernels, const Pass& pass, const PackedNetwork& n
     }
 }
 
-}  // namespace
-
-Workspace::Workspace(const PackedSizes& sizes, std::int64_t n_nodes, std::int64_t n_edges, std::int64_t hidden_width,
-                     std::int64_t terms_width)
-    : edges(n_edges * sizes.edge),
-      nodes(n_nodes * sizes.node),
-      seen((n_nodes + 1) * sizes.seen()),
-      terms((n_nodes + 1) * terms_width),
-      hidden(n_nodes * hidden_width),
-      inverse_degree(2 * n_nodes),
-      keeps(sizes.node) {
-    std::fill_n(keeps.data(), sizes.size_v, 1.0F);
-}
-
-Workspace workspace_for(const PackedNetwork& network, std::int64_t n_nodes, std::int64_t n_edges) {
-    std::int64_t hidden = kPanel;  // the node head's
-    for (const PackedLayer& layer : network.layers) hidden = std::max(hidden, layer.node_in.n_out());
-    const std::int64_t terms = std::max(2 * network.sizes.edge, network.head_terms.n_out());
-    return {network.sizes, n_nodes, n_edges, hidden, terms};
-}
-
-void forward(const Kernels& kernels, const PackedNetwork& network, const Model& model, Workspace& work) {
-    const Pass pass(kernels, network.sizes, model.graph, work);
-    embed(kernels, pass, network, model, work);
-    for (const PackedLayer& layer : network.layers) pass.layer(layer, work.edges.data());
-    read_heads(kernels, pass, network, model, work);
-}
-
-void shipped_forward(const Kernels& kernels, const WeightGraph& graph, const ShippedLayer& layer,
-                     const LayerStates& states) {
+template <class Packed, class Layer>
+void forward_layer(const Kernels& kernels, const WeightGraph& graph, const Layer& layer, const LayerStates& states) {
     const PackedSizes sizes(layer.d_e, layer.d_v);
-    const PackedLayer packed(layer, sizes);
+    const Packed packed(layer, sizes);
     const bool is_padded = sizes.edge != layer.d_e;  // else the output itself is where the edges are updated
-    Workspace work(sizes, graph.n_nodes, is_padded ? graph.n_edges : 0, packed.node_in.n_out(), 2 * sizes.edge);
+    Workspace work(sizes, graph.n_nodes, is_padded ? graph.n_edges : 0, packed.node_in.n_out(), 4 * sizes.edge);
     float* edges = is_padded ? work.edges.data() : states.edges_out;
     for (std::int64_t k = 0; k < graph.n_edges; ++k) {
         std::copy_n(states.edges + k * layer.d_e, layer.d_e, edges + k * sizes.edge);
@@ -217,6 +230,45 @@ void shipped_forward(const Kernels& kernels, const WeightGraph& graph, const Shi
     for (std::int64_t v = 0; v < graph.n_nodes; ++v) {
         std::copy_n(work.nodes.data() + v * sizes.node, layer.d_v, states.nodes_out + v * layer.d_v);
     }
+}
+
+}  // namespace
+
+Workspace::Workspace(const PackedSizes& sizes, std::int64_t n_nodes, std::int64_t n_edges, std::int64_t hidden_width,
+                     std::int64_t terms_width)
+    : edges(n_edges * sizes.edge),
+      nodes(n_nodes * sizes.node),
+      seen((n_nodes + 1) * sizes.seen()),
+      terms((n_nodes + 1) * terms_width),
+      hidden(n_nodes * hidden_width),
+      degree(2 * n_nodes),
+      keeps(sizes.node) {
+    std::fill_n(keeps.data(), sizes.size_v, 1.0F);
+}
+
+Workspace workspace_for(const PackedNetwork& network, std::int64_t n_nodes, std::int64_t n_edges) {
+    std::int64_t hidden = std::max(kPanel, network.sizes.node);  // the node head's, the official node MLP's
+    for (const PackedLayer& layer : network.shipped) hidden = std::max(hidden, layer.node_in.n_out());
+    const std::int64_t terms = std::max(4 * network.sizes.edge, network.head_terms.n_out());
+    return {network.sizes, n_nodes, n_edges, hidden, terms};
+}
+
+void forward(const Kernels& kernels, const PackedNetwork& network, const Model& model, Workspace& work) {
+    const Pass pass(kernels, network.sizes, model.graph, work);
+    embed(kernels, pass, network, model, work);
+    for (const PackedLayer& layer : network.shipped) pass.layer(layer, work.edges.data());
+    for (const PackedOfficialLayer& layer : network.official) pass.layer(layer, work.edges.data());
+    read_heads(kernels, pass, network, model, work);
+}
+
+void shipped_forward(const Kernels& kernels, const WeightGraph& graph, const ShippedLayer& layer,
+                     const LayerStates& states) {
+    forward_layer<PackedLayer>(kernels, graph, layer, states);
+}
+
+void official_forward(const Kernels& kernels, const WeightGraph& graph, const OfficialLayer& layer,
+                      const LayerStates& states) {
+    forward_layer<PackedOfficialLayer>(kernels, graph, layer, states);
 }
 
 }  // namespace metaedit::fused

@@ -1,4 +1,4 @@
-// The shipped form on the vectorised kernels: ordinary code that calls one instruction set's table of functions.
+// The network on the vectorised kernels: ordinary code that calls one instruction set's table of functions.
 #pragma once
 
 #include "core/packed_network.hpp"
@@ -13,13 +13,13 @@ class Workspace {
     Workspace(const PackedSizes& sizes, std::int64_t n_nodes, std::int64_t n_edges, std::int64_t hidden_width,
               std::int64_t terms_width);
 
-    AlignedFloats edges;           // [E][edge]
-    AlignedFloats nodes;           // [V][node]
-    AlignedFloats seen;            // [V + 1][seen]
-    AlignedFloats terms;           // [V + 1][terms_width]
-    AlignedFloats hidden;          // [V][hidden_width]
-    AlignedFloats inverse_degree;  // [V][2]: in, out; 0 for none
-    AlignedFloats keeps;           // [node]: 1 for true columns, 0 for those that fill up
+    AlignedFloats edges;   // [E][edge]
+    AlignedFloats nodes;   // [V][node]
+    AlignedFloats seen;    // [V + 1][seen]
+    AlignedFloats terms;   // [V + 1][terms_width]
+    AlignedFloats hidden;  // [V][hidden_width]
+    AlignedFloats degree;  // [V][2]: in, out
+    AlignedFloats keeps;   // [node]: 1 for true columns, 0 for those that fill up
 };
 
 Workspace workspace_for(const PackedNetwork& network, std::int64_t n_nodes, std::int64_t n_edges);
@@ -29,5 +29,7 @@ void forward(const Kernels& kernels, const PackedNetwork& network, const Model& 
 // One layer; packs it for this call. d_e must fit (PackedSizes::fit).
 void shipped_forward(const Kernels& kernels, const WeightGraph& graph, const ShippedLayer& layer,
                      const LayerStates& states);
+void official_forward(const Kernels& kernels, const WeightGraph& graph, const OfficialLayer& layer,
+                      const LayerStates& states);
 
 }  // namespace metaedit::fused

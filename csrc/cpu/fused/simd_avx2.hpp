@@ -25,6 +25,8 @@ struct Simd {
     METAEDIT_INLINE static V sub(V x, V y) { return _mm256_sub_ps(x, y); }
     METAEDIT_INLINE static V mul(V x, V y) { return _mm256_mul_ps(x, y); }
     METAEDIT_INLINE static V fma(V x, V y, V z) { return _mm256_fmadd_ps(x, y, z); }
+    METAEDIT_INLINE static V div(V x, V y) { return _mm256_div_ps(x, y); }
+    METAEDIT_INLINE static V sqrt(V x) { return _mm256_sqrt_ps(x); }
     METAEDIT_INLINE static V min(V x, V y) { return _mm256_min_ps(x, y); }
     METAEDIT_INLINE static float sum(V x) {
         const __m128 half = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));

@@ -24,6 +24,8 @@ struct Simd {
     METAEDIT_INLINE static V sub(V x, V y) { return _mm512_sub_ps(x, y); }
     METAEDIT_INLINE static V mul(V x, V y) { return _mm512_mul_ps(x, y); }
     METAEDIT_INLINE static V fma(V x, V y, V z) { return _mm512_fmadd_ps(x, y, z); }
+    METAEDIT_INLINE static V div(V x, V y) { return _mm512_div_ps(x, y); }
+    METAEDIT_INLINE static V sqrt(V x) { return _mm512_sqrt_ps(x); }
     METAEDIT_INLINE static V min(V x, V y) { return _mm512_min_ps(x, y); }
     METAEDIT_INLINE static float sum(V x) { return _mm512_reduce_add_ps(x); }
 

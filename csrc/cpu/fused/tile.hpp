@@ -44,6 +44,37 @@ METAEDIT_INLINE void add_product(typename S::V (&sums)[kRows][kVectors], const f
     }
 }
 
+// out[r] = x[r] B + start, or s(it), for the rows of a buffer.
+template <class S, int kRows, int kColumns, bool kSilu>
+METAEDIT_INLINE void multiply_rows(const float* x, std::int64_t stride, const float* start, const Panels& matrix,
+                                   float* out) {
+    constexpr int kVectors = TileShape<S, kColumns>::kVectors;
+    constexpr int kWidth = TileShape<S, kColumns>::kWidth;
+    constexpr int kFit = TileShape<S, kColumns>::kRows;
+    constexpr int kStep = kFit < kRows ? kFit : kRows;
+    static_assert(kRows % kStep == 0);
+    for (int column = 0; column < kColumns; column += kWidth) {
+        const float* weight = column_of(matrix.values, matrix.n_in, column);
+        for (int row = 0; row < kRows; row += kStep) {
+            typename S::V sums[kStep][kVectors];
+            METAEDIT_UNROLL
+            for (int r = 0; r < kStep; ++r) {
+                METAEDIT_UNROLL
+                for (int j = 0; j < kVectors; ++j) sums[r][j] = S::load(start + column + j * S::kLanes);
+            }
+            add_product<S>(sums, x + row * stride, stride, weight, matrix.n_in);
+            METAEDIT_UNROLL
+            for (int r = 0; r < kStep; ++r) {
+                METAEDIT_UNROLL
+                for (int j = 0; j < kVectors; ++j) {
+                    if constexpr (kSilu) sums[r][j] = S::scaled_silu(sums[r][j]);
+                    S::store(out + (row + r) * kColumns + column + j * S::kLanes, sums[r][j]);
+                }
+            }
+        }
+    }
+}
+
 // Steps over the edges of a block in their order, a tile at a time.
 struct EdgeWalk {
     std::int64_t edge, end;
