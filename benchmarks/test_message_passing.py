@@ -1,10 +1,11 @@
-"""One metanetwork layer on the seeded population: the serial kernel beside plain torch on one thread."""
+"""One metanetwork layer on the seeded population: every instruction set beside plain torch, on one thread."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from metaedit_fast import _core
 from metaedit_fast.graph import WeightGraphBatch
 from metaedit_fast.kernels import native
 
@@ -32,9 +33,10 @@ def case(request: pytest.FixtureRequest, population):
     return request.param, batch, h.numpy(), e.numpy(), parameters, reference
 
 
-def test_serial_kernel(benchmark, case) -> None:
+@pytest.mark.parametrize("isa", _core.available_isas())
+def test_native_layer(benchmark, case, isa: str) -> None:
     form, batch, h, e, parameters, reference = case
-    found = benchmark(native.layer_forward, form, batch, h, e, parameters)
+    found = benchmark(native.layer_forward, form, batch, h, e, parameters, isa=isa)
     for mine, theirs in zip(found, reference(), strict=True):
         assert np.linalg.norm(mine - theirs) < 2e-6 * np.linalg.norm(theirs)
     benchmark.extra_info["ns_per_edge"] = 1e9 * benchmark.stats.stats.median / batch.n_edges

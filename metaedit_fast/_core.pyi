@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import TypedDict, TypeVar
 
 import numpy as np
@@ -13,22 +14,57 @@ class BuildInfo(TypedDict):
     cxx_standard: int
 
 _Float = TypeVar("_Float", np.float32, np.float64)
+_Float32 = NDArray[np.float32]
+_Int64 = NDArray[np.int64]
+
+class PackedEditor:
+    def __init__(
+        self,
+        parameters: dict[str, _Float32],
+        *,
+        form: str,
+        d_e: int,
+        d_v: int,
+        n_layers: int,
+        head_hidden: int,
+        n_edge_features: int,
+        n_node_features: int,
+        n_node_types: int,
+        edits_parameters: bool,
+        score_gain: float,
+    ) -> None: ...
 
 def erf(values: NDArray[_Float]) -> NDArray[_Float]: ...
 def shipped_forward(
-    blocks: NDArray[np.int64],
-    h: NDArray[np.float32],
-    e: NDArray[np.float32],
-    parameters: dict[str, NDArray[np.float32]],
+    blocks: _Int64,
+    h: _Float32,
+    e: _Float32,
+    parameters: dict[str, _Float32],
     *,
-    out: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+    isa: str | None = None,
+    out: tuple[_Float32, _Float32] | None = None,
+) -> tuple[_Float32, _Float32]: ...
 def official_forward(
-    blocks: NDArray[np.int64],
-    h: NDArray[np.float32],
-    e: NDArray[np.float32],
-    parameters: dict[str, NDArray[np.float32]],
+    blocks: _Int64,
+    h: _Float32,
+    e: _Float32,
+    parameters: dict[str, _Float32],
     *,
-    out: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]: ...
+    isa: str | None = None,
+    out: tuple[_Float32, _Float32] | None = None,
+) -> tuple[_Float32, _Float32]: ...
+def metanetwork_forward(
+    editor: PackedEditor,
+    blocks: _Int64,
+    block_model: _Int64,
+    node_offsets: _Int64,
+    features: Sequence[tuple[_Float32, _Float32, _Int64, _Float32]],
+    condition: _Float32,
+    *,
+    num_threads: int,
+    isa: str | None = None,
+    out: tuple[_Float32, _Float32, _Float32, _Float32] | None = None,
+) -> tuple[_Float32, _Float32, _Float32, _Float32]: ...
+def isa() -> str: ...
+def available_isas() -> list[str]: ...
 def build_info() -> BuildInfo: ...

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "core/weight_graph.hpp"
+#include "cpu/isa.hpp"
 
 namespace metaedit {
 
@@ -54,13 +55,14 @@ struct LayerStates {
     float* edges_out;
 };
 
-using ShippedForward = void(const WeightGraph&, const ShippedLayer&, const LayerStates&);
-using OfficialForward = void(const WeightGraph&, const OfficialLayer&, const LayerStates&);
+// On one thread. A level without kernels for these sizes runs the serial code.
+void shipped_forward(const WeightGraph& graph, const ShippedLayer& layer, const LayerStates& states, Isa isa);
+void official_forward(const WeightGraph& graph, const OfficialLayer& layer, const LayerStates& states, Isa isa);
 
-// Plain C++ on one thread: what the vectorised kernels are compared with, and what runs where there is none.
+// Plain C++: what the vectorised kernels are compared with, and what runs where there is none.
 namespace serial {
-ShippedForward shipped_forward;
-OfficialForward official_forward;
+void shipped_forward(const WeightGraph& graph, const ShippedLayer& layer, const LayerStates& states);
+void official_forward(const WeightGraph& graph, const OfficialLayer& layer, const LayerStates& states);
 }  // namespace serial
 
 }  // namespace metaedit

@@ -41,10 +41,11 @@ class Arguments:
         self.h = np.ones((self.batch.n_nodes, D_V), np.float32)
         self.e = np.ones((self.batch.n_edges, D_E), np.float32)
         self.parameters = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
+        self.isa: object = None
         self.out: object = None
 
     def call(self) -> object:
-        return _core.shipped_forward(self.blocks, self.h, self.e, self.parameters, out=self.out)
+        return _core.shipped_forward(self.blocks, self.h, self.e, self.parameters, isa=self.isa, out=self.out)
 
 
 def set_block(row: int, column: int, value: int) -> Callable[[Arguments], None]:
@@ -88,8 +89,10 @@ WRONG: list[tuple[Callable[[Arguments], None], type[Exception], str]] = [
     (set_field("e", lambda a: a.e.astype(">f4")), TypeError, r"e: .*got dtype >f4"),
     (set_parameter("edge.weight", np.ones((D_E, D_V), np.float32)), ValueError, r'"edge.weight".*\[4, 4\], got shape'),
     (set_parameter("edge.bias", np.ones(D_E)), TypeError, r'parameters\["edge.bias"\]: .*got dtype float64'),
-    (set_parameter("edge.extra", np.ones(1)), ValueError, 'this layer has no "edge.extra"'),
+    (set_parameter("edge.extra", np.ones(1)), ValueError, 'expected none with the name "edge.extra"'),
     (lambda a: a.parameters.pop("norm.bias"), ValueError, '"norm.bias" is missing'),
+    (set_field("isa", lambda a: "mmx"), ValueError, r"isa: expected an instruction set .*\(serial.*\), got 'mmx'"),
+    (set_field("isa", lambda a: ""), ValueError, "isa: expected an instruction set"),
     (set_field("out", lambda a: (a.h, np.empty_like(a.e))), ValueError, r"out\[0\]: expected memory apart"),
     (set_field("out", lambda a: (np.empty_like(a.h), a.e)), ValueError, r"out\[1\]: expected memory apart"),
     (set_field("out", lambda a: (np.empty_like(a.h[1:]), a.e)), ValueError, r"out\[0\]: .*got shape \[12, 6\]"),

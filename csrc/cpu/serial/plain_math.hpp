@@ -97,4 +97,22 @@ inline void silu(float* x, std::int64_t size) {
     for (std::int64_t i = 0; i < size; ++i) x[i] /= 1.0F + std::exp(-x[i]);
 }
 
+// The columns [first, first + n_columns) of a linear, with its bias, on x [rows][n_columns]: [rows][n_out].
+inline Floats apply_part(const Linear& linear, std::int64_t first, std::int64_t n_columns, const float* x,
+                         std::int64_t rows) {
+    Floats y = matrix(rows, linear.n_out);
+    set_rows(y.data(), rows, linear.n_out, linear.bias);
+    Weight(linear, first, n_columns).add_product(x, rows, y.data());
+    return y;
+}
+
+inline Floats apply(const Linear& linear, const float* x, std::int64_t rows) {
+    return apply_part(linear, 0, linear.n_in, x, rows);
+}
+
+inline Linear without_bias(Linear linear) {
+    linear.bias = nullptr;
+    return linear;
+}
+
 }  // namespace metaedit::serial

@@ -3,39 +3,12 @@
 // per node, which is computed once a node; the second linear of a summed message is applied to the sum.
 
 #include "core/message_passing.hpp"
-#include "cpu/message_passing/plain_math.hpp"
+
+#include "cpu/serial/plain_math.hpp"
+#include "cpu/serial/tiles.hpp"
 
 namespace metaedit::serial {
 namespace {
-
-// Edges are handled in tiles whose intermediate values fit the first-level cache.
-constexpr std::int64_t kTileEdges = 64;
-
-struct Tile {
-    std::int64_t first_edge;
-    std::int64_t size;
-    std::int64_t source[kTileEdges];  // node numbers
-    std::int64_t target[kTileEdges];
-};
-
-template <class Visit>
-void for_each_tile(const WeightGraph& graph, const Visit& visit) {
-    Tile tile;
-    for (const Block& block : graph.blocks) {
-        const std::int64_t n_edges = block.n_edges();
-        const bool dense = block.kind == BlockKind::dense;
-        for (std::int64_t first = 0; first < n_edges; first += kTileEdges) {
-            tile.first_edge = block.edge_offset + first;
-            tile.size = std::min(kTileEdges, n_edges - first);
-            for (std::int64_t k = 0; k < tile.size; ++k) {
-                const std::int64_t edge = first + k;
-                tile.source[k] = block.src_offset + (dense ? edge / block.n_dst : edge);
-                tile.target[k] = block.dst_offset + (dense ? edge % block.n_dst : edge);
-            }
-            visit(tile);
-        }
-    }
-}
 
 enum class End { source, target };
 
@@ -79,23 +52,6 @@ class Aggregates {
     std::int64_t d_;
     Floats sum_, max_;
 };
-
-// The columns [first, first + n_columns) of a linear, with its bias, on x [rows][n_columns]: [rows][n_out].
-Floats apply_part(const Linear& linear, std::int64_t first, std::int64_t n_columns, const float* x, std::int64_t rows) {
-    Floats y = matrix(rows, linear.n_out);
-    set_rows(y.data(), rows, linear.n_out, linear.bias);
-    Weight(linear, first, n_columns).add_product(x, rows, y.data());
-    return y;
-}
-
-Floats apply(const Linear& linear, const float* x, std::int64_t rows) {
-    return apply_part(linear, 0, linear.n_in, x, rows);
-}
-
-Linear without_bias(Linear linear) {
-    linear.bias = nullptr;
-    return linear;
-}
 
 }  // namespace
 

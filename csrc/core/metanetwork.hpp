@@ -1,0 +1,69 @@
+// The whole metanetwork, forward: features and a budget in, heads out, one model at a time. Equivalent to
+// Metanetwork.forward of metaedit_fast/metanet/metanetwork.py, whose parameters have the same names and shapes.
+//
+// A model's result depends on nothing but the model, the editor and the instruction set: not on the other models
+// of the call, nor on the number of threads.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "core/message_passing.hpp"
+
+namespace metaedit {
+
+// values = out(SiLU(edge e_uv + source h_u + target h_v))
+struct EdgeHead {
+    Linear edge, source, target, out;
+};
+
+// The parameters as torch stores them; points into memory of others. Of the two lists of layers one is empty.
+struct MetanetWeights {
+    std::int64_t d_e, d_v;
+    std::int64_t n_edge_features, n_node_features, n_node_types;
+    Linear condition_in, condition_node, condition_edge, edge_in, edge_out, node_in;
+    const float* skip_edge;  // [d_e]
+    const float* node_type;  // [n_node_types][d_v]
+    std::vector<ShippedLayer> shipped;
+    std::vector<OfficialLayer> official;
+    LayerNorm final_norm;
+    EdgeHead score_head;
+    float score_gain, saliency_gain;  // score = score_gain score_head + saliency_gain saliency
+    struct Edits {
+        EdgeHead head;  // relative, additive
+        Linear node_head;
+    };
+    std::optional<Edits> edits;  // none in mask-only networks, whose other outputs are zeros
+};
+
+// The hidden layers of the embeddings of edges and of the budget.
+inline constexpr std::int64_t kEmbed = 32;
+inline constexpr std::int64_t kConditionSize = 4;
+inline constexpr std::int64_t kNodeOutputs = 3;
+
+// One model: what the network reads and where it writes. Dense blocks come first, so that the edge of a weight has
+// the weight's number; nodes and edges are counted from 0.
+struct Model {
+    WeightGraph graph;
+    std::int64_t n_weights;
+    const float* edge_features;          // [n_weights][n_edge_features]
+    const float* saliency;               // [n_weights]
+    const float* node_features;          // [V][n_node_features]
+    const std::int64_t* node_type;       // [V]
+    const float* condition;              // [kConditionSize]
+    float *score, *relative, *additive;  // [n_weights]
+    float* node;                         // [V][kNodeOutputs]
+};
+
+class PackedEditor;
+
+// All models, largest first, on up to n_threads threads of this call's own (one of them the caller's). A level
+// without kernels for this editor's sizes runs the serial code.
+void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, Isa isa, int n_threads);
+
+// What the vectorised kernels are compared with.
+namespace serial {
+void metanetwork_forward(const MetanetWeights& weights, const Model& model);
+}  // namespace serial
+
+}  // namespace metaedit

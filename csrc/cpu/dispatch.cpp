@@ -1,0 +1,67 @@
+// Which code runs a layer or a network, and on which thread.
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/packed_editor.hpp"
+#include "core/parallel.hpp"
+#include "cpu/fused/model.hpp"
+
+namespace metaedit {
+
+#ifdef METAEDIT_X86_KERNELS
+namespace avx2 {
+extern const fused::Kernels kernels;
+}
+namespace avx512 {
+extern const fused::Kernels kernels;
+}
+#endif
+
+const fused::Kernels* fused::kernels_of([[maybe_unused]] Isa isa) {
+#ifdef METAEDIT_X86_KERNELS
+    if (isa == Isa::avx2) return &avx2::kernels;
+    if (isa == Isa::avx512) return &avx512::kernels;
+#endif
+    return nullptr;
+}
+
+void shipped_forward(const WeightGraph& graph, const ShippedLayer& layer, const LayerStates& states, Isa isa) {
+    const fused::Kernels* kernels = fused::kernels_of(isa);
+    if (kernels == nullptr || !PackedSizes::fit(layer.d_e)) return serial::shipped_forward(graph, layer, states);
+    fused::shipped_forward(*kernels, graph, layer, states);
+}
+
+void official_forward(const WeightGraph& graph, const OfficialLayer& layer, const LayerStates& states, Isa isa) {
+    const fused::Kernels* kernels = fused::kernels_of(isa);
+    if (kernels == nullptr || !PackedSizes::fit(layer.d_e)) return serial::official_forward(graph, layer, states);
+    fused::official_forward(*kernels, graph, layer, states);
+}
+
+void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, Isa isa, int n_threads) {
+    std::vector<std::size_t> order(models.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return models[a].graph.n_edges > models[b].graph.n_edges; });
+    const int n_workers = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(n_threads), models.size()));
+    if (n_workers == 0) return;
+
+    const fused::Kernels* kernels = fused::kernels_of(isa);
+    const PackedNetwork* network = editor.packed();
+    if (kernels == nullptr || network == nullptr) {
+        return for_each_item(models.size(), n_workers, [&](std::size_t item, int) {
+            serial::metanetwork_forward(editor.weights(), models[order[item]]);
+        });
+    }
+    std::int64_t n_nodes = 0;
+    for (const Model& model : models) n_nodes = std::max(n_nodes, model.graph.n_nodes);
+    std::vector<fused::Workspace> work;
+    for (int worker = 0; worker < n_workers; ++worker) {
+        work.push_back(fused::workspace_for(*network, n_nodes, models[order[0]].graph.n_edges));
+    }
+    for_each_item(models.size(), n_workers, [&](std::size_t item, int worker) {
+        fused::forward(*kernels, *network, models[order[item]], work[static_cast<std::size_t>(worker)]);
+    });
+}
+
+}  // namespace metaedit

@@ -1,0 +1,56 @@
+// The functions of one instruction set's object file, all of them: include this once, behind the definition of
+// METAEDIT_LEVEL (a namespace that holds Simd) and METAEDIT_SECTION (a string).
+//
+// They stand in a section of their own, so that a test can see in the finished library that no other code uses
+// the instruction set.
+#pragma once
+
+#include "cpu/fused/dense.hpp"
+#include "cpu/fused/edges.hpp"
+#include "cpu/fused/official.hpp"
+
+#ifdef __ELF__
+#define METAEDIT_ENTRY __attribute__((section(METAEDIT_SECTION))) static void
+#else
+#define METAEDIT_ENTRY static void
+#endif
+
+namespace metaedit::METAEDIT_LEVEL {
+
+METAEDIT_ENTRY dense(const fused::Dense& op) {
+    fused::dense<Simd>(op);
+}
+METAEDIT_ENTRY normalise(const fused::Normalise& op) {
+    fused::normalise<Simd>(op);
+}
+
+#define METAEDIT_EDGE_ENTRIES(width)                                      \
+    METAEDIT_ENTRY embed_edges_##width(const fused::EmbedEdges& op) {     \
+        fused::embed_edges<Simd, width>(op);                              \
+    }                                                                     \
+    METAEDIT_ENTRY pass_messages_##width(const fused::PassMessages& op) { \
+        fused::pass_messages<Simd, width>(op);                            \
+    }                                                                     \
+    METAEDIT_ENTRY pass_official_##width(const fused::PassOfficial& op) { \
+        fused::pass_official<Simd, width>(op);                            \
+    }                                                                     \
+    METAEDIT_ENTRY edge_heads_##width(const fused::EdgeHeads& op) {       \
+        fused::edge_heads<Simd, width>(op);                               \
+    }
+METAEDIT_EDGE_ENTRIES(16)
+METAEDIT_EDGE_ENTRIES(32)
+METAEDIT_EDGE_ENTRIES(64)
+METAEDIT_EDGE_ENTRIES(128)
+#undef METAEDIT_EDGE_ENTRIES
+
+extern const fused::Kernels kernels;
+constinit const fused::Kernels kernels = {
+    .dense = &dense,
+    .normalise = &normalise,
+    .embed_edges = {&embed_edges_16, &embed_edges_32, &embed_edges_64, &embed_edges_128},
+    .pass_messages = {&pass_messages_16, &pass_messages_32, &pass_messages_64, &pass_messages_128},
+    .pass_official = {&pass_official_16, &pass_official_32, &pass_official_64, &pass_official_128},
+    .edge_heads = {&edge_heads_16, &edge_heads_32, &edge_heads_64, &edge_heads_128},
+};
+
+}  // namespace metaedit::METAEDIT_LEVEL

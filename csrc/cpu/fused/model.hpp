@@ -1,0 +1,35 @@
+// The network on the vectorised kernels: ordinary code that calls one instruction set's table of functions.
+#pragma once
+
+#include "core/packed_network.hpp"
+#include "cpu/fused/kernels.hpp"
+
+namespace metaedit::fused {
+
+// Memory for one model at a time, reused from model to model: it stays in the cache.
+class Workspace {
+  public:
+    // For graphs of up to that many nodes and edges; terms_width is the widest row of terms per node.
+    Workspace(const PackedSizes& sizes, std::int64_t n_nodes, std::int64_t n_edges, std::int64_t hidden_width,
+              std::int64_t terms_width);
+
+    AlignedFloats edges;   // [E][edge]
+    AlignedFloats nodes;   // [V][node]
+    AlignedFloats seen;    // [V + 1][seen]
+    AlignedFloats terms;   // [V + 1][terms_width]
+    AlignedFloats hidden;  // [V][hidden_width]
+    AlignedFloats degree;  // [V][2]: in, out
+    AlignedFloats keeps;   // [node]: 1 for true columns, 0 for those that fill up
+};
+
+Workspace workspace_for(const PackedNetwork& network, std::int64_t n_nodes, std::int64_t n_edges);
+
+void forward(const Kernels& kernels, const PackedNetwork& network, const Model& model, Workspace& work);
+
+// One layer; packs it for this call. d_e must fit (PackedSizes::fit).
+void shipped_forward(const Kernels& kernels, const WeightGraph& graph, const ShippedLayer& layer,
+                     const LayerStates& states);
+void official_forward(const Kernels& kernels, const WeightGraph& graph, const OfficialLayer& layer,
+                      const LayerStates& states);
+
+}  // namespace metaedit::fused
