@@ -14,11 +14,12 @@ import pytest
 
 from metaedit_fast import _core
 from metaedit_fast.graph import WeightGraphBatch
-from metaedit_fast.kernels import native
-from metaedit_fast.metanet.apply import Heads, condition
+from metaedit_fast.metanet import native
+from metaedit_fast.metanet.apply import Heads
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.features import ModelFeatures, model_features
 from metaedit_fast.models.mlp import MLP
+from metaedit_fast.requirements.pruning import Pruning
 
 FIELDS = ("score", "relative", "additive", "node")
 TOLERANCE = 2e-6  # norm-wise, against torch in float64
@@ -52,7 +53,7 @@ def case(request: pytest.FixtureRequest, population: list[MLP]) -> Case:
     config = MetanetConfig(population[0].spec.n_inputs, d_e=request.param)
     net = Metanetwork(config)
     features = [model_features(mlp, config) for mlp in population]
-    conditions = np.stack([condition(0.9)] * len(population))
+    conditions = np.stack([Pruning().condition(0.9)] * len(population))
     inputs = MetanetInputs.build(population, features, torch.from_numpy(conditions))
     names = ("edge", "node", "saliency", "condition")
     wide = dataclasses.replace(inputs, **{name: getattr(inputs, name).double() for name in names})

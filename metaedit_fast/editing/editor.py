@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metaedit_fast.atomic import write_atomically
+from metaedit_fast.editing.engines import ENGINES, Engine, start_engine
 from metaedit_fast.editing.info import EditorInfo, Envelope
 from metaedit_fast.errors import InvalidEditorError, UnsupportedModelError
 from metaedit_fast.export import files
-from metaedit_fast.export.session import EditorSession
 from metaedit_fast.export.weights import Weights, checked_weights, network_weights
 from metaedit_fast.metanet.apply import edited_theta
 from metaedit_fast.metanet.features import ModelFeatures, model_features
@@ -49,37 +49,45 @@ class Editor:
 
     ``weights`` are the parameters of the metanetwork by the names of its torch ``state_dict``. ``probe``,
     ``[rows, n_inputs]`` or None, are unlabelled rows that travel in the file, so that an editor which reads
-    activations needs no data at the user's. Raises ``ValueError`` where they do not fit ``info.config``.
+    activations needs no data at the user's. ``engine`` is ``"native"``, the compiled kernels, or
+    ``"onnxruntime"``, which is slower; they agree to float32 rounding. Raises ``ValueError`` where weights or
+    rows do not fit ``info.config``.
     """
 
-    def __init__(self, info: EditorInfo, weights: Weights, probe: ArrayLike | None = None) -> None:
+    def __init__(
+        self, info: EditorInfo, weights: Weights, probe: ArrayLike | None = None, *, engine: str = "native"
+    ) -> None:
         self.info = info
         self.weights: Mapping[str, NDArray[np.float32]] = checked_weights(info.config, weights)
         self.probe = None if probe is None else _probe_rows(probe, info.config.n_inputs)
         self._lock = threading.Lock()
-        self._session: EditorSession | None = None
+        if engine not in ENGINES:
+            raise ValueError(f"engine: expected one of {ENGINES}, got {engine!r}")
+        self.engine = engine
+        self._running: Engine | None = None
 
     @classmethod
-    def load(cls, source: str | Path) -> Editor:
-        """A bundled editor by name, or an editor file by path.
+    def load(cls, source: str | Path, *, engine: str = "native") -> Editor:
+        """A bundled editor by name, or an editor file by path, to run on ``engine``.
 
         Raises ``InvalidEditorError`` where there is none such, or the file is damaged, or of a newer
         format, or not an editor; the message names the file.
         """
         bundled = _bundled()
         if isinstance(source, str) and source in bundled:
-            return cls._from_bytes(bundled[source].read_bytes(), f"bundled editor {source!r}")
+            return cls._from_bytes(bundled[source].read_bytes(), f"bundled editor {source!r}", engine)
         path = Path(source)
         if not path.exists():
             raise InvalidEditorError(f"{source}: no such file, nor one of the bundled editors {sorted(bundled)}")
-        return cls._from_bytes(files.read_bytes(path), str(path))
+        return cls._from_bytes(files.read_bytes(path), str(path), engine)
 
     @classmethod
-    def _from_bytes(cls, data: bytes, where: str) -> Editor:
+    def _from_bytes(cls, data: bytes, where: str, engine: str) -> Editor:
         description, weights, probe = files.parse_editor(data, where)
         try:
             info = EditorInfo.from_json(description)
-            return cls(info, weights, None if probe is None else probe.reshape(-1, info.config.n_inputs))
+            rows = None if probe is None else probe.reshape(-1, info.config.n_inputs)
+            return cls(info, weights, rows, engine=engine)
         except (ValueError, OverflowError) as error:
             raise InvalidEditorError(f"{where}: {error}") from error
 
@@ -193,18 +201,16 @@ class Editor:
                 raise UnsupportedModelError("the weights or activations are so large that float32 cannot hold them")
         return features
 
-    def prepare(self) -> EditorSession:
-        """Build the inference session, once; the first edit does it otherwise, and takes that much longer."""
+    def prepare(self) -> Engine:
+        """Start the engine, once; the first edit does it otherwise, and takes that much longer."""
         with self._lock:
-            if self._session is None:
-                from metaedit_fast.export.onnx import build_metanetwork
-
-                self._session = EditorSession(build_metanetwork(self.info.config, self.weights))
-            return self._session
+            if self._running is None:
+                self._running = start_engine(self.engine, self.info.config, self.weights)
+            return self._running
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or another process needs; it builds a session of its own."""
-        return {"info": self.info, "weights": self.weights, "probe": self.probe}
+        """What a copy or another process needs; it starts an engine of its own."""
+        return {"info": self.info, "weights": self.weights, "probe": self.probe, "engine": self.engine}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -227,9 +233,9 @@ def _probe_rows(probe: ArrayLike, n_inputs: int) -> NDArray[np.float32]:
     return rows
 
 
-def load_editor(source: str | Path) -> Editor:
+def load_editor(source: str | Path, *, engine: str = "native") -> Editor:
     """The same as ``Editor.load``."""
-    return Editor.load(source)
+    return Editor.load(source, engine=engine)
 
 
 def bundled_editors() -> list[str]:

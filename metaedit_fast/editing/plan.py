@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,11 @@ from metaedit_fast.data import Table, as_table
 from metaedit_fast.editing.editor import Editor, load_editor
 from metaedit_fast.editing.targets import budget_of
 from metaedit_fast.requirements import get_requirement
+from metaedit_fast.threads import thread_count
 
 if TYPE_CHECKING:
     from metaedit_fast.datasets import Rows
 
-THREADS_VARIABLE = "METAEDIT_NUM_THREADS"
 ON_ERROR = ("refuse", "raise")
 PROBE_ROWS = 256
 
@@ -106,24 +105,6 @@ def split_rows(table: Table, probe_rows: int, seed: int) -> tuple[NDArray[np.flo
     if len(table) - count < count:
         return probe, table, False
     return probe, table.take(np.sort(order[count:])), True
-
-
-def thread_count(num_threads: int | None) -> int:
-    """Threads to use: ``num_threads``, else ``METAEDIT_NUM_THREADS``, else the processors this process may use.
-
-    Raises ``ValueError`` unless it is a positive integer.
-    """
-    if num_threads is not None:
-        _require_integer("num_threads", num_threads, 1)
-        return int(num_threads)
-    text = os.environ.get(THREADS_VARIABLE)
-    if text:
-        if not text.strip().isdecimal() or int(text) < 1:
-            raise ValueError(f"{THREADS_VARIABLE}: expected a positive integer, got {text!r}")
-        return int(text)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _fitting(table: Table, editor: Editor) -> Table:

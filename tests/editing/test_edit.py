@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import metaedit_fast as mf
-from metaedit_fast.editing.plan import THREADS_VARIABLE, split_rows, thread_count
+from metaedit_fast.editing.plan import split_rows
 from metaedit_fast.models.onnx import mlp_to_onnx
 from metaedit_fast.requirements.masks import kept_count
+from metaedit_fast.threads import THREADS_VARIABLE, thread_count
 
 SPARSITY = {"sparsity": 0.75}
 

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from metaedit_fast.editing.editor import Check, Editor, EditorInfo, Envelope
 from metaedit_fast.errors import UnsupportedModelError
-from metaedit_fast.export.session import EditorSession
 from metaedit_fast.export.weights import weight_shapes
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.features import model_features
@@ -108,7 +107,7 @@ def test_edit_commutes_with_neuron_permutations(
     assume(not subject.needs_probe or all(x.norm == "none" or x.width > 3 for x in mlp.spec.layers))
     statistics = probe_statistics(mlp, PROBE) if subject.needs_probe else None
     features = model_features(mlp, subject.info.config, statistics)
-    score = EditorSession_of(subject).heads(mlp, features, Pruning().condition(sparsity)).score
+    score = subject.prepare().heads(mlp, features, Pruning().condition(sparsity)).score
     kept = kept_count(score.size, sparsity)
     ordered = np.sort(score)[::-1]
     assume(kept == score.size or ordered[kept - 1] - ordered[kept] > 1e-3)  # no tie at the threshold
@@ -121,19 +120,13 @@ def test_edit_commutes_with_neuron_permutations(
 
 
 @functools.cache
-def EditorSession_of(subject: Editor) -> EditorSession:
-    from metaedit_fast.export.onnx import build_metanetwork
-
-    return EditorSession(build_metanetwork(subject.info.config, subject.weights))
-
-
 @pytest.mark.parametrize("form", ["shipped", "official"])
 def test_mask_only_editor_keeps_the_bits_of_what_stays(form: str) -> None:
     mlp = random_mlp(MLPSpec.simple((N_INPUTS, 8, 8, 2), skips=[(1, 2)], norm="layer"))
     subject = editor(form, edits=False)
     theta = subject.edit_theta(mlp, 0.7)
     features = model_features(mlp, subject.info.config)
-    score = EditorSession_of(subject).heads(mlp, features, Pruning().condition(0.7)).score
+    score = subject.prepare().heads(mlp, features, Pruning().condition(0.7)).score
     expected = mlp.theta.copy()
     expected[: mlp.spec.n_weights][~top_k_mask(score, kept_count(score.size, 0.7))] = 0
     assert theta.tobytes() == expected.tobytes()
@@ -325,3 +318,17 @@ def test_editors_are_copied_and_sent_to_other_processes() -> None:
     expected = original.edit_theta(mlp, 0.5)
     for twin in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
         np.testing.assert_array_equal(twin.edit_theta(mlp, 0.5), expected)
+
+
+@pytest.mark.parametrize("form", ["shipped", "official"])
+@pytest.mark.parametrize("probe", [False, True])
+def test_engines_agree(form: str, probe: bool) -> None:
+    native = editor(form, probe=probe)
+    other = Editor(native.info, native.weights, engine="onnxruntime")
+    for seed, spec in enumerate((MLPSpec.simple((N_INPUTS, 2)), MLPSpec.simple((N_INPUTS, 9, 6, 2), "tanh", "layer"))):
+        mlp = random_mlp(spec, seed)
+        one, two = (e.edit_theta(mlp, 0.5, probe=rows_for(native)) for e in (native, other))
+        np.testing.assert_array_equal(one == 0, two == 0)
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="engine: expected one of"):
+        Editor(native.info, native.weights, engine="abacus")

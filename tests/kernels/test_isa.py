@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from metaedit_fast import _core
-from metaedit_fast.kernels import native
 
 # Prints the instruction set in force and the bytes of a layer's result.
 SCRIPT = """
@@ -83,17 +82,6 @@ def test_a_level_that_is_missing_or_unknown_raises(name: str) -> None:
     message = f"METAEDIT_ISA: expected an instruction set that this machine and build have (serial{{}}), got '{name}'"
     others = "".join(f", {isa}" for isa in _core.available_isas()[1:])
     assert f"ValueError: {message.format(others)}" in found.stderr
-
-
-def test_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(native.THREADS_VARIABLE, raising=False)
-    assert 1 <= native.default_threads() <= (os.cpu_count() or 1)
-    monkeypatch.setenv(native.THREADS_VARIABLE, "3")
-    assert native.default_threads() == 3
-    for wrong in ("0", "-1", "two", "1.5", " "):
-        monkeypatch.setenv(native.THREADS_VARIABLE, wrong)
-        with pytest.raises(ValueError, match=f"METAEDIT_NUM_THREADS: expected a whole number from 1 on, got '{wrong}'"):
-            native.default_threads()
 
 
 def test_erf_and_import_do_not_read_the_variable() -> None:

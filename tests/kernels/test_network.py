@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from metaedit_fast.graph import WeightGraphBatch  # noqa: E402
-from metaedit_fast.kernels import native  # noqa: E402
-from metaedit_fast.metanet.apply import Heads, condition  # noqa: E402
+from metaedit_fast.metanet import native  # noqa: E402
+from metaedit_fast.metanet.apply import Heads  # noqa: E402
 from metaedit_fast.metanet.config import MetanetConfig  # noqa: E402
 from metaedit_fast.metanet.features import ModelFeatures, model_features  # noqa: E402
 from metaedit_fast.metanet.metanetwork import MetanetInputs, Metanetwork  # noqa: E402
 from metaedit_fast.models.mlp import MLP  # noqa: E402
 from metaedit_fast.models.spec import ACTIVATIONS, LayerSpec, MLPSpec  # noqa: E402
 from metaedit_fast.models.statistics import probe_statistics  # noqa: E402
+from metaedit_fast.requirements.pruning import Pruning  # noqa: E402
 
 N_INPUTS = 5
 FIELDS = ("score", "relative", "additive", "node")
@@ -68,7 +69,7 @@ class Network:
         mlps = [MLP(spec, rng.normal(0, 0.7, spec.n_parameters)) for spec in models]
         statistics = [probe_statistics(mlp, PROBE) if self.config.probe else None for mlp in mlps]
         features = [model_features(m, self.config, s) for m, s in zip(mlps, statistics, strict=True)]
-        budgets = [condition(sparsity) for sparsity in rng.uniform(0.1, 0.99, len(mlps))]
+        budgets = [Pruning().condition(sparsity) for sparsity in rng.uniform(0.1, 0.99, len(mlps))]
         return Batch(self, mlps, features, np.array(budgets, np.float32).reshape(-1, 4))
 
 

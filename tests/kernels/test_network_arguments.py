@@ -10,12 +10,13 @@ import pytest
 from metaedit_fast import _core
 from metaedit_fast.export.weights import weight_shapes
 from metaedit_fast.graph import WeightGraphBatch
-from metaedit_fast.kernels import native
-from metaedit_fast.metanet.apply import Heads, condition
+from metaedit_fast.metanet import native
+from metaedit_fast.metanet.apply import Heads
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.features import model_features
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import MLPSpec
+from metaedit_fast.requirements.pruning import Pruning
 
 CONFIG = MetanetConfig(3, d_e=4, d_v=6, n_layers=2, head_hidden=5)
 HUGE = 2**62
@@ -41,7 +42,7 @@ class Arguments:
         self.node_offsets = batch.node_offsets.copy()
         found = [model_features(mlp, CONFIG) for mlp in mlps]
         self.features: list[object] = [[f.edge, f.node, f.node_type.copy(), f.saliency] for f in found]
-        self.condition = np.stack([condition(0.5)] * 2)
+        self.condition = np.stack([Pruning().condition(0.5)] * 2)
         self.options: dict[str, object] = {"num_threads": 1}
 
     def call(self) -> Heads:
