@@ -53,6 +53,7 @@ def test_edit(place):
     assert result.exit_code == 0, result.output
     assert "2 models: 2 edited" in result.stdout
     assert "written to out" in result.stdout
+    assert "JSD" not in result.stdout.split("2 models")[1]
     assert result.stderr == ""
     assert mf.read_model(place / "out" / "m1.onnx").sparsity == pytest.approx(0.75, abs=0.01)
     assert mf.read_model(place / "models" / "m1.onnx").sparsity == 0
@@ -111,8 +112,8 @@ def test_overwrite(place):
         (("edit", "models/*.pt", *EDIT, "--sparsity", 0.5), "models: no file matches 'models/*.pt'"),
         (("edit", "models", *EDIT, "--sparsity", 0.5), "no population here"),
         (("edit", "models", "models/m0.onnx", *EDIT, "--sparsity", 0.5), "a population folder is given alone"),
-        (("edit", "models/m0.onnx", *EDIT), "expected exactly one of them"),
-        (("edit", "models/m0.onnx", *EDIT, "--sparsity", 0.5, "--strength", 0.5), "expected exactly one of them"),
+        (("edit", "models/m0.onnx", *EDIT), "error: one of --sparsity and --strength is needed"),
+        (("edit", "models/m0.onnx", *EDIT, "--sparsity", 0.5, "--strength", 0.5), "only one of them may be given"),
         (("edit", "models/m0.onnx", *EDIT, "--sparsity", 1.5), "0 <= sparsity < 1"),
         (("edit", "models/m0.onnx", *EDIT, "--sparsity", 0.5, "--refine", 3), "data: refine reads a probe"),
         (("edit", "models/m0.onnx", *EDIT, "--sparsity", 0.5, "--label", "y"), "--label: it names a column"),
@@ -135,6 +136,48 @@ def test_errors_are_one_line(place, arguments, message):
         pytest.importorskip("torch")
     assert message in error_of(*arguments)
     assert not (place / "out").exists()
+
+
+def test_a_result_inside_the_population_is_refused(place, small_mlps):
+    mf.Population.from_mlps(small_mlps).save(place / "population")
+    before = sorted(place.joinpath("population").iterdir())
+    for out in ("population/inside", "population/a/b"):
+        said = error_of("edit", "population", "--editor", "editor.onnx", "--out", out, "--sparsity", 0.5)
+        assert said.endswith(f"expected a folder outside of the population {place.resolve() / 'population'}")
+    assert sorted(place.joinpath("population").iterdir()) == before
+
+
+def test_a_damaged_state_of_a_training_is_one_line(place, small_mlps):
+    pytest.importorskip("torch")
+    spec = small_mlps[0].spec
+    models = [mf.MLP(spec, np.full(spec.n_parameters, 0.1 * i)) for i in range(20)]
+    mf.Population.from_mlps(models).save(place / "population")
+    np.savez(place / "many.npz", X=np.random.default_rng(0).normal(size=(600, 5)).astype(np.float32))
+    command = ("train", "population", "--data", "many.npz", "--steps", 1, "--checkpoints", "state")
+    assert metaedit(*command, "--out", "a.onnx").exit_code == 0
+    np.savez(place / "others.npz", X=np.random.default_rng(1).normal(size=(600, 5)).astype(np.float32))
+    others = [word.replace("many", "others") if isinstance(word, str) else word for word in command]
+    assert "with other rows, validation rows; choose another folder" in error_of(*others, "--out", "b.onnx")
+    (place / "state" / "trainer.pt").write_bytes(b"nonsense")
+    assert "trainer.pt: not the state of a training, or damaged" in error_of(*command, "--out", "b.onnx")
+
+
+def test_version(place):
+    result = metaedit("--version")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"metaedit_fast {mf.__version__}\n", "")
+
+
+def test_the_summary_of_a_population_stands_alone_on_stdout(place, shared_data, monkeypatch):
+    """With a terminal for stderr, where the bar is drawn, and stdout in a file."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr(sys.modules["metaedit_fast.cli.population"], "shows_progress", lambda **_: True)
+    result = metaedit(
+        "population", "--dataset", "bank", "--runs", 1, "--epochs", 1, "--out", "p", "--data-folder", shared_data
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("1 models of 1 runs on bank")
+    assert len(result.stdout.splitlines()) == 1
+    assert "training groups" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ With ``--json`` a command prints one JSON object on stdout and nothing else; mes
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from metaedit_fast.cli.edit import edit
@@ -21,6 +23,25 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import metaedit_fast
+
+        typer.echo(f"metaedit_fast {metaedit_fast.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Edit populations of trained MLPs so that they meet a requirement."""
+
+
 for command in (edit, train, population, info):
     app.command()(command)
 

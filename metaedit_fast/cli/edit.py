@@ -44,6 +44,10 @@ def edit(
 
     if label is not None and data is None:
         raise ValueError("--label: it names a column of --data, which is missing")
+    if sparsity is None and strength is None:
+        raise ValueError("one of --sparsity and --strength is needed")
+    if sparsity is not None and strength is not None:
+        raise ValueError("--sparsity, --strength: only one of them may be given, got both")
     require_replaceable(out, overwrite=overwrite)  # better known before the work than after it
     result = editing.edit(
         find_models(models),

@@ -156,14 +156,14 @@ class EditResult(Sequence[EditRecord]):
         }
 
     def report(self, *, max_rows: int = 40) -> str:
-        """A table in plain text: a line per model up to ``max_rows``, means over all, reasons of refusals."""
+        """A table as text: a line per model up to ``max_rows``, means over all, the rows measured on, refusals."""
         head = ["model", "status", "weights", "sparsity", "JSD x 1000", "accuracy", "ms"]
         rows = [_line(record) for record in self._records[:max_rows]]
         lines = _aligned([head, *rows])
         if len(self) > max_rows:
             lines.append(f"... and {len(self) - max_rows} more")
         counts = ", ".join(f"{count} {status}" for status, count in self.status_counts.items())
-        lines += ["", f"{len(self)} models: {counts}", *self._means()]
+        lines += ["", f"{len(self)} models: {counts}", *self._means(), *self._where_measured()]
         refused = [record for record in self._records if record.status == "refused"]
         lines += [f"refused: {record.name}: {record.reason}" for record in refused[:max_rows]]
         return "\n".join(lines)
@@ -191,6 +191,24 @@ class EditResult(Sequence[EditRecord]):
                 figures = f"{after:.4g}" if name == "jsd" else f"{before:.4f} -> {after:.4f}"
                 shown.append(f"mean {'JSD x 1000' if name == 'jsd' else name}: {figures}")
         return shown
+
+    def _where_measured(self) -> list[str]:
+        """On which rows the figures stand, and what of the edit saw them too; nothing without such figures."""
+        measured = [name for name in ("jsd", "accuracy") if any(name in r.metrics.get("after", {}) for r in self)]
+        if not measured:
+            return []
+        settings = self.settings
+        figures = " and ".join("JSD" if name == "jsd" else name for name in measured)
+        own = settings["probe_from"] == "editor"
+        rows = f"{'the editor' + chr(39) + 's own ' if own else ''}{settings['metric_rows']} rows"
+        seers = ["the editor"] if self.editor["config"]["probe"] else []
+        seers += ["refinement"] if settings["refine"] else []
+        if settings["budget"] == 0 or not seers:
+            return [f"{figures} on {rows}"]
+        if settings["metric_rows_held_out"]:
+            return [f"{figures} on {rows} that {' and '.join(seers)} did not see"]
+        part = "" if settings["probe_rows"] == settings["metric_rows"] else f"{settings['probe_rows']} of "
+        return [f"{figures} on {rows}, {part}which {' and '.join(seers)} also saw"]
 
 
 def _population_record(record: EditRecord) -> PopulationRecord:

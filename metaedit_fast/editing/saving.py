@@ -12,7 +12,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from metaedit_fast.atomic import write_atomically
 from metaedit_fast.editing.result import EditRecord, EditResult
+from metaedit_fast.population.store import MANIFEST
 
 RESULT = "result.json"
 POPULATION = "population"
@@ -28,7 +30,8 @@ def save_result(result: EditResult, folder: Path, *, overwrite: bool) -> Path:
     one, into ``population/``. ``result.json`` holds ``EditResult.to_dict()`` and each record's ``file``.
 
     An existing folder is taken where it is empty, and replaced with ``overwrite`` where it holds a former
-    result and nothing else. Returns the folder. Raises ``FileExistsError`` otherwise.
+    result and nothing else. Returns the folder. Raises ``FileExistsError`` otherwise, and for a folder inside
+    of a population.
     """
     place = folder.resolve()
     require_replaceable(place, overwrite=overwrite)
@@ -61,11 +64,11 @@ def _write_content(result: EditResult, content: Path) -> None:
         files = _file_names(result)
         for record, file in zip(result, files, strict=True):
             if file is not None:
-                _write(content / file, _onnx_bytes(record))
+                write_atomically(content / file, _onnx_bytes(record))
     written = sorted(p.relative_to(content).as_posix() for p in content.rglob("*") if p.is_file())
     text = {"format": FORMAT, "format_version": FORMAT_VERSION, **result.to_dict(), "files": [*written, RESULT]}
     text["records"] = [{**record, "file": file} for record, file in zip(text["records"], files, strict=True)]
-    _write(content / RESULT, (json.dumps(text, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(content / RESULT, (json.dumps(text, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _file_names(result: EditResult) -> list[str | None]:
@@ -93,16 +96,12 @@ def _onnx_bytes(record: EditRecord) -> bytes:
     return bytes(mlp_to_onnx(open_model(record.model).mlp).SerializeToString())
 
 
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
-
-
 def require_replaceable(folder: Path, *, overwrite: bool) -> None:
     """Raise ``FileExistsError`` unless a result may be written at ``folder``; see ``save_result``."""
     place = folder.resolve()
+    for outer in place.parents:
+        if (outer / MANIFEST).exists():
+            raise FileExistsError(f"{place}: expected a folder outside of the population {outer}")
     if not place.exists():
         return
     if not place.is_dir():

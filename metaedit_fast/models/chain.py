@@ -96,7 +96,7 @@ class Chain:
     def linear(self, value: Value, weight: Parameter, bias: Parameter | None, *, transpose: bool, where: str) -> Value:
         """``value @ W + b``; ``transpose`` says that the array holds W as ``[n_out, n_in]``."""
         self._must_be_current(value, where)
-        self._use(where, weight, bias)
+        self.use(where, weight, bias)
         n_in, n_out = weight.array.shape[::-1] if transpose else weight.array.shape
         if self._stage == _TAIL or self._squeezed:
             raise refusal(where, "no linear layer behind the output map")
@@ -127,7 +127,7 @@ class Chain:
         ``scale`` and ``shift`` are one number or one per column.
         """
         self._must_be_current(value, where)
-        self._use(where, home)
+        self.use(where, home)
         sizes = {array.size for array in (scale, shift) if array.ndim}
         if home is not None:
             sizes.add(home.array.size)
@@ -160,7 +160,7 @@ class Chain:
     ) -> Value:
         """Layer norm over the last axis of ``width`` columns."""
         self._must_be_current(value, where)
-        self._use(where, scale, shift)
+        self.use(where, scale, shift)
         if self._stage != _LINEAR:
             raise refusal(where, "a layer norm right behind a linear layer")
         if width != self._width:
@@ -262,6 +262,20 @@ class Chain:
         fill(mlp, slots, {p.key: p.array for layer in self._layers for p in _parameters(layer)})
         return mlp, slots
 
+    def use(self, where: str, *parameters: Parameter | None) -> None:
+        """Mark parameters as used by the operation at ``where``, also those that it takes as constants.
+
+        Raises ``UnsupportedModelError``, naming both places, at a second use: an edit would change what the other
+        operation computes.
+        """
+        for parameter in parameters:
+            if parameter is None:
+                continue
+            if parameter.key in self._used:
+                owner = self._used[parameter.key]
+                raise refusal(where, f"parameters of its own, but {parameter.key} was used by {owner}")
+            self._used[parameter.key] = where
+
     def width_of(self, value: Value) -> int | None:
         """Columns of the neuron layer whose outputs ``value`` holds, where known."""
         if value.layer is None:
@@ -284,15 +298,6 @@ class Chain:
     def _must_be_current(self, value: Value, where: str) -> None:
         if value is not self.value or value.columns is not None:
             raise refusal(where, "a chain: each result goes to one next operation, or to a skip")
-
-    def _use(self, where: str, *parameters: Parameter | None) -> None:
-        for parameter in parameters:
-            if parameter is None:
-                continue
-            if parameter.key in self._used:
-                owner = self._used[parameter.key]
-                raise refusal(where, f"parameters of its own, but {parameter.key} was used by {owner}")
-            self._used[parameter.key] = where
 
 
 def first_columns(value: Value, stop: int, *, where: str) -> Value:

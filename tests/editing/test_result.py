@@ -55,6 +55,46 @@ def test_report(result):
     assert short[3] == "... and 4 more"
 
 
+@pytest.mark.parametrize(
+    ("probe", "embedded", "labelled", "options", "line"),
+    [
+        (False, False, False, {}, None),
+        (True, True, False, {}, "JSD on the editor's own 30 rows, which the editor also saw"),
+        (True, True, False, {"refine": 1}, "JSD on the editor's own 30 rows, which the editor and refinement also saw"),
+        (False, True, False, {"refine": 1}, "JSD on the editor's own 30 rows, which refinement also saw"),
+        (False, True, False, {}, "JSD on the editor's own 30 rows"),
+        (True, True, False, {"strength": 0, "refine": 1}, "JSD on the editor's own 30 rows"),
+        (False, False, True, {}, "JSD and accuracy on 30 rows"),
+        (
+            False,
+            False,
+            True,
+            {"refine": 1, "probe_rows": 10},
+            "JSD and accuracy on 20 rows that refinement did not see",
+        ),
+        (True, False, True, {"probe_rows": 10}, "JSD and accuracy on 20 rows that the editor did not see"),
+        (True, False, True, {"probe_rows": 20}, "JSD and accuracy on 30 rows, 20 of which the editor also saw"),
+        (True, False, True, {}, "JSD and accuracy on 30 rows, which the editor also saw"),
+    ],
+)
+def test_report_tells_the_rows(
+    tiny_editor, tiny_probe_editor, small_mlps, rows, probe, embedded, labelled, options, line
+):
+    editor = tiny_probe_editor if probe else tiny_editor
+    if embedded:
+        editor = mf.Editor(editor.info, editor.weights, rows.X)
+    options = {"strength": 0.75, "data": rows if labelled else None, **options}
+    said = mf.edit(small_mlps[:2], editor, **options).report().splitlines()
+    assert [text for text in said if text.startswith("JSD")] == ([line] if line else [])
+
+
+def test_a_folder_inside_a_population_is_refused(tmp_path, result, small_mlps):
+    mf.Population.from_mlps(small_mlps).save(tmp_path / "population")
+    with pytest.raises(FileExistsError, match="outside of the population"):
+        result.save(tmp_path / "population" / "out")
+    assert len(mf.Population.load(tmp_path / "population")) == 5
+
+
 def test_to_dict_is_json(result, tiny_editor):
     data = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert data["settings"]["budget"] == 0.75

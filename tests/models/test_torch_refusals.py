@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 
 from metaedit_fast.errors import UnsupportedModelError
@@ -132,3 +134,111 @@ def test_an_empty_layer_is_refused():
 def test_a_module_without_forward_is_refused():
     refused(nn.Module(), "module Module: expected one of Linear.*got Module")
     refused(nn.ModuleList([nn.Linear(3, 2)]), "module ModuleList")
+
+
+def chain():
+    return nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize("path", ["", "0", "1"])
+@pytest.mark.parametrize("name", ["forward", "__call__", "_call_impl", "_wrapped_call_impl"])
+def test_a_forward_that_was_replaced_on_an_instance_is_refused(path, name):
+    module = chain()
+    part = module.get_submodule(path)
+    replaced = types.MethodType(lambda self, x: 2 * type(self).forward(self, x) + 1, part)
+    vars(part)[name] = replaced
+    where = f"module '{path}' " if path else "module Sequential"
+    refused(module, f"{where}.*the {name} of its class, got a {name} that was set on this instance")
+    refused(Holder(module), f"the {name} of its class")
+    vars(part).pop(name)
+    open_torch(module)
+
+
+class Holder(nn.Module):
+    """A module with a forward of its own, so that it is traced."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def test_a_call_around_forward_is_refused():
+    class Doubled(Holder):
+        def __call__(self, x):
+            return 2 * super().__call__(x)
+
+    refused(Doubled(chain()), "module Doubled.*nothing around it, got a __call__")
+    open_torch(torch.fx.symbolic_trace(Holder(chain())))
+
+
+def hook(module, inputs, output=None):
+    return None
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize("path", ["", "0", "2"])
+def test_forward_hooks_are_refused_with_the_way_out(register, path):
+    module = chain()
+    handle = getattr(module.get_submodule(path), register)(hook)
+    refused(module, r"expected no forward (pre-)?hook, got hook.*handle\.remove\(\)")
+    refused(Holder(module), r"module 'inner.*handle\.remove\(\)")
+    handle.remove()
+    open_torch(module)
+
+
+@pytest.mark.parametrize("kind", ["hook", "pre_hook"])
+def test_forward_hooks_of_all_modules_are_refused(kind):
+    handle = getattr(torch.nn.modules.module, f"register_module_forward_{kind}")(hook)
+    try:
+        refused(chain(), r"for every module.*handle\.remove\(\)")
+    finally:
+        handle.remove()
+    open_torch(chain())
+
+
+def test_parameters_that_overlap_anywhere_are_refused_with_both_names():
+    flat = torch.randn(40)
+    module = chain()
+    module[0].weight = nn.Parameter(flat[:16].view(4, 4))
+    module[2].weight = nn.Parameter(flat[15:23].view(2, 4))
+    refused(module, r"'0\.weight' and '2\.weight'.*tied")
+    module[2].weight = nn.Parameter(flat[16:24].view(2, 4))
+    open_torch(module)
+    module[0].bias = nn.Parameter(torch.from_numpy(flat.numpy()[14:18]))
+    refused(module, r"'0\.weight' and '0\.bias'.*tied")
+
+
+def test_a_long_parameter_that_holds_two_others_is_refused():
+    flat = torch.randn(40)
+    module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    module[0].weight = nn.Parameter(flat[:32].view(8, 4))
+    module[0].bias = nn.Parameter(flat[32:])
+    module[2].bias = nn.Parameter(flat[5:6])
+    module[2].weight = nn.Parameter(flat[20:28].view(1, 8))
+    refused(module, r"'0\.weight' and '2\.bias'.*tied")
+
+
+@pytest.mark.parametrize("buffer", [True, False])
+def test_a_constant_over_the_memory_of_a_parameter_is_refused(buffer):
+    class Scaled(Holder):
+        def forward(self, x):
+            return self.inner[2](torch.relu(self.inner[0](x)) * self.scale)
+
+    module = Scaled(chain())
+    scale = module.inner[0].bias.detach()
+    if buffer:
+        module.register_buffer("scale", scale)
+    else:
+        module.scale = scale
+    refused(module, r"'inner\.0\.bias' and 'scale'.*tied")
+    module.scale = scale.clone()
+    open_torch(module)
+
+
+def test_an_expanded_parameter_is_refused():
+    module = chain()
+    module[0].bias = nn.Parameter(torch.zeros(1).expand(4))
+    refused(module, r"parameter '0\.bias': expected a memory of its own for each element")

@@ -17,7 +17,7 @@ from torch import nn
 
 from metaedit_fast.models.chain import Array, Chain, Parameter, Value, first_columns, padded, refusal
 from metaedit_fast.models.opened import Arrays, Opened
-from metaedit_fast.models.torch.checks import require_plain_parameters, with_hooks
+from metaedit_fast.models.torch.checks import require_readable
 from metaedit_fast.models.torch.modules import InputNormalisation, SkipMLP
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {
@@ -48,23 +48,24 @@ class OpenedTorch(Opened[nn.Module]):
 
     def _assign(self, model: nn.Module, arrays: Arrays) -> None:
         parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for key, array in arrays.items():
+        for key, array in arrays.items():
+            # Parameters made under torch.inference_mode() can be written there only.
+            with torch.inference_mode(parameters[key].is_inference()), torch.no_grad():
                 parameters[key].copy_(torch.from_numpy(array))
 
 
 def open_torch(module: nn.Module) -> OpenedTorch:
     """Read a torch module as an MLP.
 
-    ``write`` gives a deep copy with other parameter values: dtype, device, ``requires_grad``, hooks,
-    buffers and training mode are kept, and so are the bits of every parameter that did not change.
-    Raises ``UnsupportedModelError``, naming the submodule or the node of the traced graph, for a
-    module that is no such chain, whose parameters are tied, pruned by hooks, parametrised, quantised
-    or without values.
+    The module is left as it is. ``write`` gives a deep copy with other parameter values: dtype, device,
+    ``requires_grad``, backward hooks, buffers and training mode are kept, and so are the bits of every
+    parameter that did not change. Raises ``UnsupportedModelError``, naming the submodule or the node of
+    the traced graph, for a module that is no such chain, whose ``forward`` was replaced on an instance or
+    has hooks, or whose parameters are tied, pruned by hooks, parametrised, quantised or without values.
     """
     from metaedit_fast.models.torch.graph import read_graph
 
-    require_plain_parameters(module)
+    require_readable(module)
     reader = ModuleReader()
     leaves = list(_leaves(module, ""))
     if all(_is_known(leaf) for _, leaf in leaves):
@@ -74,7 +75,7 @@ def open_torch(module: nn.Module) -> OpenedTorch:
         mlp, slots = reader.chain.finish(value, where="the end of the module")
     else:
         mlp, slots = read_graph(module, reader)
-    return OpenedTorch(module, mlp, slots, (*reader.notes, *with_hooks(module)))
+    return OpenedTorch(module, mlp, slots, tuple(reader.notes))
 
 
 class ModuleReader:
@@ -163,6 +164,7 @@ class ModuleReader:
             if gamma is not None:
                 scale = scale * gamma.array.astype(np.float64)
             shift = -mean * scale
+        self.chain.use(where, gamma)
         self.note(f"batch norm {path!r} is folded, with its running statistics; its scale stays as it is")
         return self.chain.affine(value, scale, shift, beta, where=where)
 
@@ -218,6 +220,5 @@ _NAMES = [
 _HINTS = {
     "DataParallel": "pass its .module",
     "DistributedDataParallel": "pass its .module",
-    "OptimizedModule": "pass the module that was compiled, ._orig_mod",
     "PReLU": "its slope is a parameter that an MLP here cannot hold",
 }

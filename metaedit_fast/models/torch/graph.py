@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import fx, nn
 
-from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.models.chain import Float64s, Parameter, Value, first_columns, padded, refusal
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.slots import Slot
 from metaedit_fast.models.torch.adapter import ModuleReader, to_numpy
+from metaedit_fast.models.torch.checks import is_dense
 from metaedit_fast.models.torch.modules import InputNormalisation, SkipMLP
 
 # Functions and tensor methods by what they compute; a trailing underscore, in place, makes no
@@ -38,6 +38,8 @@ _ARITHMETIC: dict[Any, str] = {
     operator.truediv: "div", torch.div: "div", "div": "div", operator.itruediv: "div", "div_": "div",
 }  # fmt: skip
 _IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv, "add_", "sub_", "mul_", "div_")
+# Ways around forward, which tracing would not see.
+_CALLS = ("__call__", "_wrapped_call_impl", "_call_impl")
 _SAME = ("contiguous", "clone", torch.clone)
 
 
@@ -72,18 +74,60 @@ class _Tracer(fx.Tracer):
 
 
 def read_graph(module: nn.Module, reader: ModuleReader) -> tuple[MLP, list[Slot]]:
-    """Read a module through the graph of its ``forward``. Raises ``UnsupportedModelError``."""
-    tensors = [*module.parameters(), *module.buffers()]
+    """Read a module through the graph of its ``forward``. Raises ``UnsupportedModelError``.
+
+    Tracing runs the user's code and takes tensors that it computes for constants. So it runs on a copy,
+    and a second time with other parameter values: both must give the same model.
+    """
+    where = f"module {type(module).__name__}"
+    if not isinstance(module, fx.GraphModule):  # whose __call__ is torch's own
+        for name in _CALLS:
+            if getattr(type(module), name) is not getattr(nn.Module, name):
+                raise refusal(where, "a forward and nothing around it", f"a {name} of its own; put it into forward")
+    with torch.random.fork_rng(devices=[]):
+        shadow, graph = _traced(where, lambda: _copied(module))
+        _require_unchanged(module, shadow, where)
+        mlp, slots = _GraphReader(shadow, reader).read(graph)
+        kept = [(p, p.data) for p in shadow.parameters() if p.is_floating_point()]
+        for parameter, values in kept:
+            parameter.data = values * 0.5 + 1.0  # not in place: a constant may be a view of the memory
+        _, again = _traced(where, lambda: shadow)
+        for parameter, values in kept:
+            parameter.data = values
+    if _GraphReader(shadow, ModuleReader()).read(again)[0].content_hash() != mlp.content_hash():
+        expected = "a forward whose constants are the same each time, whatever the values of its parameters"
+        got = "others when it was traced again; does it draw random numbers, or compute with self.parameters()?"
+        raise refusal(where, expected, got)
+    return mlp, slots
+
+
+def _traced(where: str, shadow_of: Callable[[], nn.Module]) -> tuple[nn.Module, fx.Graph]:
     try:
-        # The copy shares the tensors: only its training flags differ, so that F.dropout(training=...) is off.
-        shadow = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors}).eval()
-        graph = _Tracer().trace(shadow)
+        shadow = shadow_of()
+        return shadow, _Tracer().trace(shadow)
     except Exception as error:  # tracing runs the user's code, which may raise anything
-        raise UnsupportedModelError(
-            f"module {type(module).__name__}: expected a forward that torch.fx can trace, "
-            f"got {type(error).__name__}: {error}"
-        ) from error
-    return _GraphReader(shadow, reader).read(graph)
+        got = f"{type(error).__name__}: {error}"
+        raise refusal(where, "a forward that torch.fx can trace", got) from error
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Copy a module, in evaluation mode, so that F.dropout(training=...) is off; tensors with a graph too."""
+    copies: dict[int, Any] = {id(buffer): buffer.detach().clone() for buffer in module.buffers()}
+    for p in module.parameters():
+        copies[id(p)] = nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad)
+    return copy.deepcopy(module, copies).eval()
+
+
+def _require_unchanged(module: nn.Module, shadow: nn.Module, where: str) -> None:
+    """Refuse a ``forward`` that changed a tensor of the copy: its outputs would differ from call to call."""
+    now = {**dict(shadow.named_parameters()), **dict(shadow.named_buffers())}
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if not is_dense(tensor):
+            continue
+        other = now.get(name)
+        same = other is not None and (other.dtype, other.shape) == (tensor.dtype, tensor.shape)
+        if not same or not bool(((other == tensor) | ((other != other) & (tensor != tensor))).all()):
+            raise refusal(where, "a forward that changes no parameter and no buffer in evaluation", f"a changed {name}")
 
 
 class _GraphReader:
@@ -225,6 +269,10 @@ class _GraphReader:
         else:
             raise refusal(where, "a tensor and a constant", repr(held))
         one, zero = np.asarray(1.0), np.asarray(0.0)
+        if isinstance(held, Parameter) and held.key not in self.buffers:
+            if operation == "add" and constant.ndim:
+                return one, zero, held
+            self.chain.use(where, held)  # stays as it is, which it would not as another layer's bias
         match operation:
             case "mul":
                 return constant, zero, None
@@ -232,8 +280,6 @@ class _GraphReader:
                 return 1.0 / constant, zero, None
             case "sub":
                 return (-one, constant, None) if swapped else (one, -constant, None)
-        if isinstance(held, Parameter) and constant.ndim and held.key not in self.buffers:
-            return one, zero, held
         return one, constant, None
 
     def _view(self, node: fx.Node, value: Value, where: str) -> Value:
