@@ -11,12 +11,12 @@ import hashlib
 import importlib.util
 import os
 import socket
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from metaedit_fast.atomic import write_atomically
 from metaedit_fast.datasets.tables import ADULT, ADULT_TRAIN_ROWS, TABLES, TableFacts
 from metaedit_fast.errors import DatasetNotFoundError
 
@@ -203,9 +203,7 @@ def _write_cache(name: str, text: bytes) -> None:
     path = cache_file(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as out:
-            out.write(gzip.compress(text, mtime=0))
-        Path(out.name).replace(path)
+        write_atomically(path, gzip.compress(text, mtime=0))
     except OSError:
         return
 
