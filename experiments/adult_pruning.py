@@ -25,6 +25,7 @@ import typer
 from rich.console import Console
 
 import metaedit_fast as mf
+from metaedit_fast import _core
 from metaedit_fast.datasets import Dataset
 from metaedit_fast.editing.refine import refine
 from metaedit_fast.evaluation.baselines.pruning import prune
@@ -127,6 +128,7 @@ def evaluate(work: Folder = ROOT / "build" / "adult-pruning", data_folder: DataF
         "accuracy_before": float(np.mean([accuracy(mlp, data.test.x, data.test.y) for mlp in models.mlps])),
         "curves": {name: [_point(row) for row in rows if row.method == name] for name in methods},
         "editor": editor.describe(),
+        "engine": f"native, {_core.isa()}" if editor.engine == "native" else editor.engine,
         "versions": versions(),
         "command": "python experiments/adult_pruning.py evaluate",
     }
@@ -191,7 +193,8 @@ def results_table(result: dict[str, Any]) -> str:
         f"{result['models']} models of population-test, {result['rows']} test rows; accuracy before the edit "
         f"{100 * result['accuracy_before']:.1f} %. Standard errors are over models, clustered by training run; one "
         f"editor (seed {training['seed']}, {training['steps']} steps in {training['seconds'] / 60:.0f} minutes on "
-        f"{training['threads']} thread). Times are on one thread of {result['versions']['processor']}. "
+        f"{training['threads']} thread). Times are on one thread of {result['versions']['processor']}, the editor on the engine "
+        f"{result['engine']}. "
         f"Made by `{result['command']}`."
     )
     return "\n".join([*lines, "", note])
