@@ -193,8 +193,8 @@ def results_table(result: dict[str, Any]) -> str:
         f"{result['models']} models of population-test, {result['rows']} test rows; accuracy before the edit "
         f"{100 * result['accuracy_before']:.1f} %. Standard errors are over models, clustered by training run; one "
         f"editor (seed {training['seed']}, {training['steps']} steps in {training['seconds'] / 60:.0f} minutes on "
-        f"{training['threads']} thread). Times are on one thread of {result['versions']['processor']}, the editor on the engine "
-        f"{result['engine']}. "
+        f"{training['threads']} thread). Times are on one thread of {result['versions']['processor']}, the editor on "
+        f"the engine {result['engine']}. "
         f"Made by `{result['command']}`."
     )
     return "\n".join([*lines, "", note])
