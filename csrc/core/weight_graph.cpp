@@ -1,5 +1,7 @@
 #include "core/weight_graph.hpp"
 
+#include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -17,6 +19,16 @@ bool is_within(std::int64_t offset, std::int64_t count, std::int64_t size) {
 }
 
 }  // namespace
+
+std::int64_t count_edges(std::span<const Block> blocks) {
+    std::int64_t room = std::numeric_limits<std::int64_t>::max();
+    for (const Block& block : blocks) {
+        const std::int64_t per_source = block.kind == BlockKind::identity ? 1 : std::max<std::int64_t>(block.n_dst, 1);
+        const std::int64_t n_src = std::max<std::int64_t>(block.n_src, 0);
+        room -= n_src > room / per_source ? room : n_src * per_source;
+    }
+    return std::numeric_limits<std::int64_t>::max() - room;
+}
 
 void check(const WeightGraph& graph) {
     const std::string nodes = " with the others inside the " + std::to_string(graph.n_nodes) + " nodes";

@@ -33,6 +33,9 @@ struct WeightGraph {
     std::int64_t n_edges;
 };
 
+// The edges of all blocks, which need not have passed check(): at most the largest number there is.
+std::int64_t count_edges(std::span<const Block> blocks);
+
 // Throws std::invalid_argument, naming the block and the field, unless every kind is known, every node number
 // is below n_nodes, and the blocks' edges lie one block after the other and are n_edges in all. Kernels trust
 // a graph that passed: they index without looking.

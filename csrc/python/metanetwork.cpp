@@ -128,14 +128,10 @@ class Batch {
         offsets_ = expect_array<std::int64_t>(node_offsets, "node_offsets", {n_models + 1});
         const std::int64_t* offsets = integers(offsets_);
         n_nodes_ = offsets[n_models];
-        for (py::ssize_t m = 0; m < n_models; ++m) {
-            if (offsets[m] < 0 || offsets[m] > offsets[m + 1] || offsets[0] != 0) {
-                throw py::value_error("node_offsets: expected a rising sequence that begins with 0");
-            }
-        }
-        std::int64_t n_edges = 0;
-        for (const Block& block : table) n_edges = std::max(n_edges, block.edge_offset + block.n_edges());
-        check(WeightGraph{table, n_nodes_, n_edges});
+        bool rises = offsets[0] == 0;
+        for (py::ssize_t m = 0; m < n_models; ++m) rises = rises && offsets[m] <= offsets[m + 1];
+        if (!rises) throw py::value_error("node_offsets: expected a rising sequence that begins with 0");
+        check(WeightGraph{table, n_nodes_, count_edges(table)});
         const float* conditions = floats(keep(expect_array<float>(condition, "condition", {n_models, kConditionSize})));
         local_.emplace(table, owner, offsets, static_cast<std::size_t>(n_models));
         for (py::ssize_t m = 0; m < n_models; ++m) {

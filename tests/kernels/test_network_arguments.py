@@ -99,6 +99,8 @@ def reuse_output(a: Arguments) -> None:
 WRONG: list[tuple[Callable[[Arguments], None], type[Exception], str]] = [
     (set_block(0, 0, HUGE), ValueError, r"blocks\[0\]: src_offset"),
     (set_block(0, 1, HUGE), ValueError, r"blocks\[0\]: src_offset"),
+    (set_block(3, 1, HUGE), ValueError, r"blocks\[3\]: n_dst: expected n_src"),
+    (set_block(0, 3, HUGE), ValueError, r"blocks\[0\]: dst_offset"),
     (set_block(0, 3, 0), ValueError, r"blocks\[0\]: n_dst: expected at least 1"),
     (set_block(1, 4, 11), ValueError, r"blocks\[1\]: edge_offset"),
     (set_block(1, 5, 7), ValueError, r"blocks\[1\]: kind"),
@@ -176,6 +178,16 @@ def test_wrong_sizes() -> None:
         parameters, sizes = packing()
         with pytest.raises(ValueError, match=message):
             _core.PackedEditor(parameters, **{**sizes, name: value})
+
+
+def test_an_empty_batch_has_no_nodes() -> None:
+    a = Arguments()
+    a.blocks, a.block_model, a.features, a.condition = a.blocks[:0], a.block_model[:0], [], a.condition[:0]
+    a.node_offsets = np.array([HUGE])
+    with pytest.raises(ValueError, match="node_offsets: expected a rising"):
+        a.call()
+    a.node_offsets = np.array([0])
+    assert a.call().node.shape == (0, 3)
 
 
 def test_the_wrapper_counts_the_features() -> None:
