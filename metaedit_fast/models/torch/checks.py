@@ -105,15 +105,17 @@ def _require_one_owner(module: nn.Module) -> None:
         start = tensor.data_ptr()
         end = start + (1 + sum((size - 1) * stride for size, stride in extents)) * tensor.element_size()
         places.append((str(tensor.device), start, end, len(places), repr(name), editable))
+    pairs: list[list[tuple[int, str]]] = []
     reach: dict[tuple[str, bool], tuple[int, int, str]] = {}  # by device and role: the one that ends last so far
     for device, start, end, order, name, editable in sorted(places):
         for other in (True, False) if editable else (True,):
             earlier = reach.get((device, other))
             if earlier is not None and earlier[0] > start:
-                first, second = sorted([earlier[1:], (order, name)])
-                pair = f"tensors {first[1]} and {second[1]}"
-                raise refusal(pair, "a memory of its own for each", "one that they share (tied)")
+                pairs.append(sorted([earlier[1:], (order, name)]))
         reach[device, editable] = max(reach.get((device, editable), (0, 0, "")), (end, order, name))
+    if pairs:  # named in the module's order, not that of addresses
+        (_, first), (_, second) = min(pairs)
+        raise refusal(f"tensors {first} and {second}", "a memory of its own for each", "one that they share (tied)")
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
