@@ -8,7 +8,7 @@ import pytest
 import metaedit_fast as mf
 from metaedit_fast.editing.masks import kept_count
 from metaedit_fast.editing.refine import refine
-from metaedit_fast.evaluation.preservation import mean_jsd
+from metaedit_fast.models.divergence import mean_jsd
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

@@ -29,7 +29,7 @@ from metaedit_fast.datasets import Dataset
 from metaedit_fast.editing.refine import refine
 from metaedit_fast.evaluation.baselines.pruning import prune
 from metaedit_fast.evaluation.compare import Row, compare, pruning_methods
-from metaedit_fast.evaluation.preservation import accuracy
+from metaedit_fast.models.divergence import accuracy
 from metaedit_fast.population import Population, PopulationRecord, build_population
 from metaedit_fast.versions import versions
 

@@ -1,7 +1,7 @@
 """The weight graph of many MLPs as one ragged batch: block descriptors and flat arrays, no edge index.
 
 A node per neuron, an edge per weight. A weight matrix is a *dense block*, a skip connection an
-*identity block* of edges with fixed weight 1 (METHOD: "Weight graph").
+*identity block* of edges with fixed weight 1 (docs/method.md, "Weight graph").
 """
 
 from __future__ import annotations

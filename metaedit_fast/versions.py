@@ -16,6 +16,7 @@ PACKAGES = (
     "pyarrow",
     "typer",
     "rich",
+    "threadpoolctl",
     "torch",
     "torchjd",
     "scikit-learn",

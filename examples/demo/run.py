@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -68,18 +69,26 @@ def main() -> None:
 
 def _drawn(rows: list[Row], methods: list[str], accuracy_before: float) -> Table:
     table = Table(
-        title=f"JSD x 1000 on test rows (± standard error), accuracy; before the edit {accuracy_before:.2%}",
-        caption="JSD: Jensen-Shannon divergence between the predictions before and after, nats; lower is better",
+        title=f"JSD x 1000 (± standard error) and accuracy by sparsity; accuracy before {accuracy_before:.1%}",
+        caption="JSD: Jensen-Shannon divergence between the predictions before and after, in nats; lower is better",
+        box=box.SIMPLE_HEAD,
+        leading=1,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for sparsity in SPARSITIES:
-        table.add_column(f"sparsity {sparsity:g}", justify="right")
-    table.add_column("ms a model", justify="right")
+        table.add_column(f"{sparsity:g}", justify="right", no_wrap=True)
+    table.add_column("ms", justify="right", no_wrap=True)
     for method in methods:
         own = [row for row in rows if row.method == method]
-        cells = [f"{1e3 * r.jsd_mean:.2f} ± {1e3 * r.jsd_se:.2f}  {r.accuracy_mean:.1%}" for r in own]
+        cells = [f"{_figure(row)}\n{row.accuracy_mean:.1%}" for row in own]
         table.add_row(method, *cells, f"{np.mean([r.ms_per_model for r in own]):.1f}")
     return table
+
+
+def _figure(row: Row) -> str:
+    digits = 1 if row.jsd_mean >= 0.01 else 2
+    return f"{1e3 * row.jsd_mean:.{digits}f} ± {1e3 * row.jsd_se:.{digits}f}"
 
 
 if __name__ == "__main__":

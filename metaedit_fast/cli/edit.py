@@ -25,7 +25,9 @@ def edit(
     strength: Annotated[float | None, typer.Option(help="How much to edit; for pruning the sparsity.")] = None,
     data: Annotated[Path | None, typer.Option(help="Rows as .csv, .parquet or .npz, in the models' own form.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the data that holds the class index.")] = None,
-    refine: Annotated[int, typer.Option(min=0, help="Steps of refinement per model; needs --data.")] = 0,
+    refine: Annotated[
+        int, typer.Option(min=0, help="Steps of refinement per model, on --data or the rows that the editor carries.")
+    ] = 0,
     probe_rows: Annotated[int, typer.Option(min=1, help="Rows drawn for the probe; metrics take the others.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Seed of that draw.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Models edited at a time.")] = None,

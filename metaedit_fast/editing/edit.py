@@ -21,7 +21,7 @@ from metaedit_fast.editing.refine import refine as refine_steps
 from metaedit_fast.editing.result import EditRecord, EditResult
 from metaedit_fast.editing.sources import Source, require_writable, sources_of
 from metaedit_fast.errors import MetaeditError, UnsupportedModelError
-from metaedit_fast.evaluation.preservation import jsd
+from metaedit_fast.models.divergence import jsd
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.opened import Opened
 from metaedit_fast.population.store import Population
@@ -150,6 +150,8 @@ def _run(
     # several bad models, whatever the number of threads, they are taken in order.
     order = range(len(sources)) if raising else sorted(range(len(sources)), key=lambda i: -sources[i].size)
     records: list[EditRecord | None] = [None] * len(sources)
+    if plan.budget > 0:
+        plan.editor.prepare()  # once, so that it counts in no model's time
     with (
         one_blas_thread,
         progress_bar("editing", len(sources), shown=progress) as advance,

@@ -159,7 +159,8 @@ class Editor:
         """θ' of ``mlp`` at ``budget``, float32 ``[n_parameters]``, a new array; ``mlp`` stays as it is.
 
         For pruning the budget is the sparsity, ``0 <= budget < 1``, and exactly
-        ``masks.kept_count(n_weights, budget)`` weights are kept. 0 asks for nothing and gives a copy of θ,
+        ``masks.kept_count(n_weights, budget)`` weights are kept; weights that are zero already count as
+        removed and stay zero. 0 asks for nothing and gives a copy of θ,
         bit for bit. ``probe`` is ``[rows, n_inputs]`` unlabelled rows, needed where ``needs_probe``
         and taken instead of the editor's own where given. The result depends on these arguments alone.
 
@@ -173,8 +174,10 @@ class Editor:
         if reasons := self.check(mlp).reasons:
             raise UnsupportedModelError("; ".join(reasons))
         features = self._features(mlp, probe)
-        heads = self._running().heads(mlp, features, condition(budget))
-        mask = requirement.mask(heads.score, budget)
+        heads = self.prepare().heads(mlp, features, condition(budget))
+        # Weights that are zero already go first.
+        score = np.where(mlp.theta[: mlp.spec.n_weights] == 0, -np.inf, heads.score).astype(np.float32)
+        mask = requirement.mask(score, budget)
         return edited_theta(mlp.spec, mlp.theta, features, heads, mask, budget, self.info.config)
 
     def _features(self, mlp: MLP, probe: ArrayLike | None) -> ModelFeatures:
@@ -189,7 +192,8 @@ class Editor:
                 raise UnsupportedModelError("the weights or activations are so large that float32 cannot hold them")
         return features
 
-    def _running(self) -> EditorSession:
+    def prepare(self) -> EditorSession:
+        """Build the inference session, once; the first edit does it otherwise, and takes that much longer."""
         with self._lock:
             if self._session is None:
                 from metaedit_fast.export.onnx import build_metanetwork

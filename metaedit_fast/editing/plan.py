@@ -78,11 +78,11 @@ def make_plan(
     budget = budget_of(get_requirement(loaded.info.requirement), target, strength)
     table = None if data is None else _fitting(as_table(data), loaded)
     probe, measured, held_out = None, table, table is not None
-    if loaded.info.config.probe or refine > 0:
+    if table is None and loaded.probe is not None:
+        probe, measured = loaded.probe, Table(loaded.probe)
+    elif budget > 0 and (loaded.info.config.probe or refine > 0):
         if table is not None:
             probe, measured, held_out = split_rows(table, probe_rows, seed)
-        elif loaded.probe is not None:
-            probe = loaded.probe
         else:
             who = "this editor" if loaded.needs_probe else "refine"
             raise ValueError(f"data: {who} reads a probe of unlabelled rows, got none; pass data=rows or a Table")

@@ -16,8 +16,8 @@ from collections import deque
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metaedit_fast.evaluation.preservation import jsd_with_gradient
 from metaedit_fast.models.backprop import Floats, Trace, backward, trace
+from metaedit_fast.models.divergence import jsd_with_gradient
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import MLPSpec
 from metaedit_fast.models.statistics import ProbeStatistics, probe_statistics

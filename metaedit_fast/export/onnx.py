@@ -14,7 +14,7 @@ Outputs are those of ``apply.Heads``: ``score``, ``relative``, ``additive`` ``[E
 
 The initializers are the torch module's ``state_dict``, name by name and in its layout. Edges are
 reduced at neurons by a loop over the blocks: ONNX Runtime's scatter with addition is unsynchronised
-(ScatterND) or slow (ScatterElements). The official form is computed with METHOD's two exact
+(ScatterND) or slow (ScatterElements). The official form is computed with two exact
 identities: a linear of a concatenation splits, and the second linear of a message commutes with the sum.
 """
 

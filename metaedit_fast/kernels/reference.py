@@ -1,6 +1,6 @@
 """The metanetwork layer in plain torch: what every kernel is compared with, values and gradients.
 
-Both forms are stated unfolded, as METHOD writes them. Edge states travel as one tensor for each
+Both forms are stated unfolded, as docs/method.md writes them. Edge states travel as one tensor for each
 *group* of neighbouring blocks of equal shape: ``[G, n_src, n_dst, d]`` for dense blocks,
 ``[G, n, d]`` for identity blocks; a batch built with ``order="shape"`` has few groups. Node states
 are ``[V, d_v]``.

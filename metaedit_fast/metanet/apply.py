@@ -1,4 +1,4 @@
-"""From the metanetwork's heads to edited parameters: ``θ' = m ⊙ (θ + γ · residual)`` (METHOD, "The edit").
+"""From the metanetwork's heads to edited parameters: ``θ' = m ⊙ (θ + γ · residual)`` (docs/method.md).
 
 The arithmetic is written once, for numpy arrays and torch tensors alike.
 """
@@ -89,7 +89,10 @@ def edited_theta(
     sparsity: float,
     config: MetanetConfig,
 ) -> NDArray[np.float32]:
-    """θ' of one model. Where residual and mask change nothing, the bits of θ stay, those of -0.0 too."""
+    """θ' of one model. Where residual and mask change nothing, the bits of θ stay, those of -0.0 too.
+
+    A weight that is zero already stays zero: an earlier edit removed it, and a later one must not bring it back.
+    """
     gain = np.float32(residual_gain(config.gamma, sparsity))
     rest = node_parameters(spec)
     n = spec.n_weights
@@ -99,6 +102,7 @@ def edited_theta(
             gain * heads.node[rest.neuron, rest.column] * rest.editable,
         ]
     )
+    step[:n][theta[:n] == 0] = 0
     edited: NDArray[np.float32] = np.where(step == 0, theta, theta + step).astype(np.float32)
     edited[:n][~mask] = 0.0
     return edited

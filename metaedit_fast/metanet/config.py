@@ -19,7 +19,7 @@ CONDITION_SIZE = 4
 class MetanetConfig:
     """Architecture of a metanetwork for models of ``n_inputs`` inputs and ``n_classes`` classes.
 
-    ``form`` is ``"shipped"`` or ``"official"`` (METHOD); ``d_e`` and ``d_v`` are the sizes of edge and
+    ``form`` is ``"shipped"`` or ``"official"`` (docs/method.md); ``d_e`` and ``d_v`` are the sizes of edge and
     node states. ``probe`` adds the features measured on unlabelled rows. ``edits_parameters=False``
     is the mask-only variant, which keeps θ and only chooses what to keep. ``gamma`` scales the
     edit's residual; it is fixed, because a learned one closed in experiments.

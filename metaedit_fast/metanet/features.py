@@ -1,6 +1,6 @@
 """What the metanetwork sees of a model: edge and node features, from weights alone or with a probe.
 
-METHOD, "Recommended recipe"; ours. All features are clamped to ±8.
+docs/method.md, "What the metanetwork sees"; ours. All features are clamped to ±8.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The metanetwork in plain torch: embeddings, reference layers, heads (METHOD; arXiv 2512.15469, section 4)."""
+"""The metanetwork in plain torch: embeddings, reference layers, heads (docs/method.md; arXiv 2512.15469, section 4)."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Parameter:
 
 @dataclasses.dataclass
 class _Layer:
-    """A layer while it is read; ``bias_*`` and ``scale`` describe ``x W * scale + shift + home * home_scale``."""
+    """A layer while it is read; its fields describe ``x W * scale + shift + home * home_scale``."""
 
     weight: Parameter
     transpose: bool

@@ -21,7 +21,7 @@ class Opened(abc.ABC, Generic[ModelT]):
 
     ``mlp`` is a copy: editing it changes nothing in the model. ``notes`` tells what a reader should
     know about the reading, such as a batch norm that was folded. An adapter subclasses this with the
-    three methods below that raise ``NotImplementedError`` here; ``slots`` say where θ lives.
+    three abstract methods below; ``slots`` say where θ lives.
     """
 
     kind: ClassVar[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -45,7 +46,12 @@ class LayerSpec:
     norm_affine: bool = True
 
     def __post_init__(self) -> None:
-        _require(isinstance(self.width, int) and self.width > 0, "width", "a positive int", self.width)
+        _require(type(self.width) is int and self.width > 0, "width", "a positive int", self.width)
+        for name in ("alpha", "eps"):
+            value = getattr(self, name)
+            _require(type(value) in (int, float) and math.isfinite(value), name, "a finite number", value)
+        for name in ("bias", "norm_affine"):
+            _require(type(getattr(self, name)) is bool, name, "True or False", getattr(self, name))
         _require(self.activation in ACTIVATIONS, "activation", f"one of {ACTIVATIONS}", self.activation)
         _require(self.norm in NORMS, "norm", f"one of {NORMS}", self.norm)
         if self.alpha == 0.0 and self.activation in DEFAULT_ALPHA:
@@ -73,7 +79,7 @@ class MLPSpec:
     output: str = "logits"
 
     def __post_init__(self) -> None:
-        _require(isinstance(self.n_inputs, int) and self.n_inputs > 0, "n_inputs", "a positive int", self.n_inputs)
+        _require(type(self.n_inputs) is int and self.n_inputs > 0, "n_inputs", "a positive int", self.n_inputs)
         _require(len(self.layers) > 0, "layers", "at least one layer", self.layers)
         _require(self.output in OUTPUTS, "output", f"one of {OUTPUTS}", self.output)
         last = self.layers[-1]
@@ -160,7 +166,7 @@ class MLPSpec:
             raw: dict[str, Any] = json.loads(text)
             layers = tuple(LayerSpec(**layer) for layer in raw["layers"])
             return cls(raw["n_inputs"], layers, tuple((s, t) for s, t in raw["skips"]), raw["output"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not the JSON of an MLPSpec: {error!r}") from error
 
 

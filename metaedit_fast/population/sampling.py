@@ -95,7 +95,7 @@ def sample_run(run: int, *, seed: int, n_inputs: int, n_outputs: int = 2, ranges
 
     hidden = tuple(LayerSpec(w, activation, norm="layer" if norm == "layer" else "none") for w in widths)
     spec = MLPSpec(n_inputs, (*hidden, LayerSpec(n_outputs)), tuple(skips))
-    split = _split_of(run, seed, ranges.split_of_20)
+    split = split_of(run, seed, ranges.split_of_20)
     return RunSpec(run, seed, spec, norm, dropout, batch_size, learning_rate, weight_decay, split)
 
 
@@ -130,7 +130,8 @@ def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float
     return float(math.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1]))))
 
 
-def _split_of(run: int, seed: int, counts: tuple[int, int, int]) -> str:
+def split_of(run: int, seed: int, counts: tuple[int, int, int] = DEFAULT_RANGES.split_of_20) -> str:
+    """The split of a run: ``counts`` of every 20 consecutive runs go to each of ``SPLITS``, in random order."""
     block, place = divmod(run, 20)
     order = _generator(seed, "split", block).permutation(20)
     labels = [name for name, count in zip(SPLITS, counts, strict=True) for _ in range(count)]

@@ -17,12 +17,14 @@ class Requirement(Protocol):
     """One requirement. Adding one is one file in this folder and one line in ``REQUIREMENTS``.
 
     ``name`` is its public name, ``target`` the key by which users ask for a budget
-    (``target={"sparsity": 0.9}``), ``unit`` what ``measure`` counts.
+    (``target={"sparsity": 0.9}``), ``unit`` what ``measure`` counts, ``trained_range`` the smallest and
+    largest budget that ``sample_budgets`` draws.
     """
 
     name: str
     target: str
     unit: str
+    trained_range: tuple[float, float]
 
     def check_budget(self, budget: float) -> float:
         """The budget, if it is one; raises ``ValueError`` that names the range otherwise."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TEMPERATURE = 1.0
+_MODERATE_DENSITY = 0.6
 
 
 class Pruning:
@@ -22,6 +23,7 @@ class Pruning:
     name = "pruning"
     target = "sparsity"
     unit = "fraction of weights kept"
+    trained_range = (0.01, 0.985)
 
     def check_budget(self, budget: float) -> float:
         if not 0.0 <= budget < 1.0:
@@ -30,8 +32,9 @@ class Pruning:
 
     def sample_budgets(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
         """Densities log-uniform in [0.015, 0.6], and for one model in ten uniform in [0.6, 0.99]."""
-        log_uniform = np.exp(rng.uniform(np.log(0.015), np.log(0.6), count))
-        uniform = rng.uniform(0.6, 0.99, count)
+        lowest, highest = (1 - sparsity for sparsity in reversed(self.trained_range))
+        log_uniform = np.exp(rng.uniform(np.log(lowest), np.log(_MODERATE_DENSITY), count))
+        uniform = rng.uniform(_MODERATE_DENSITY, highest, count)
         density: NDArray[np.float64] = np.where(rng.random(count) < 0.1, uniform, log_uniform)
         return 1.0 - density
 

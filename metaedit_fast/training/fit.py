@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from metaedit_fast.datasets import Dataset
 from metaedit_fast.editing.editor import Editor, EditorInfo, Envelope
 from metaedit_fast.metanet.config import MetanetConfig
-from metaedit_fast.models.mlp import MLP
 from metaedit_fast.population import Population
 from metaedit_fast.requirements import get_requirement
 from metaedit_fast.training.progress import training_progress
@@ -42,7 +40,7 @@ def fit_editor(
     The metanetwork learns on the population's split ``train`` and is chosen on ``val``; ``test`` is not
     looked at. ``data`` is unlabelled rows ``[rows, n_inputs]`` like those the models will see, or a
     ``Dataset``, of which the validation rows are used, so that the models' training rows stay out. A
-    quarter of the rows, at most 2000, chooses; the first 256 of the others are the probe, where ``config``
+    random quarter of the rows, at most 2000, chooses; 256 of the others are the probe, where ``config``
     asks for one.
 
     ``embed_probe`` stores these 256 rows in the editor, which then needs no data at the user's; whoever
@@ -58,9 +56,13 @@ def fit_editor(
     config = config or MetanetConfig(train[0].spec.n_inputs, max(2, train[0].spec.n_outputs))
     for mlp in (*train, *validation):
         config.node_types(mlp.spec)
-    x, x_validation = _split_rows(data.val.x if isinstance(data, Dataset) else data, config.n_inputs)
-    probe = x[:PROBE_ROWS]
     settings = settings or TrainerConfig()
+    if isinstance(data, Dataset):
+        rows = data.val.x
+    else:  # a dataset's validation rows were drawn at random; what others give may be sorted
+        rows = np.random.default_rng(settings.seed).permutation(np.asarray(data, np.float32))
+    x, x_validation = _split_rows(rows, config.n_inputs)
+    probe = x[:PROBE_ROWS]
     trainer = Trainer(
         config,
         settings,
@@ -78,8 +80,9 @@ def fit_editor(
     info = EditorInfo(
         name=name or f"{data.name if isinstance(data, Dataset) else 'custom'}-{requirement.replace('_', '-')}",
         config=config,
-        envelope=_envelope(train, trainer),
+        envelope=Envelope.from_specs([mlp.spec for mlp in train]),
         requirement=requirement,
+        budget_range=get_requirement(requirement).trained_range,
         data_name=data.name if isinstance(data, Dataset) else "",
         data_hash=data.fingerprint if isinstance(data, Dataset) else "",
         population_hash=population.content_hash(),
@@ -100,14 +103,8 @@ def fit_editor(
     return Editor.from_network(net, info, probe=probe if embed_probe else None)
 
 
-def _split_rows(data: ArrayLike, n_inputs: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    rows = np.ascontiguousarray(data, np.float32)
+def _split_rows(rows: NDArray[np.float32], n_inputs: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     if rows.ndim != 2 or rows.shape[1] != n_inputs or len(rows) < 2 * PROBE_ROWS:
         raise ValueError(f"data: expected at least {2 * PROBE_ROWS} rows of {n_inputs} columns, got shape {rows.shape}")
     held_out = min(2000, len(rows) // 4)
     return rows[:-held_out], rows[-held_out:]
-
-
-def _envelope(train: Sequence[MLP], trainer: Trainer) -> Envelope:
-    """The architectures that were really seen."""
-    return Envelope.from_specs([mlp.spec for mlp in train])

@@ -23,7 +23,7 @@ from metaedit_fast.training.objective import Example, ExampleSource, loss_of, pr
 
 @dataclasses.dataclass(frozen=True)
 class TrainerConfig:
-    """How to train; the defaults are METHOD's recipe.
+    """How to train (docs/method.md, "Training"); the defaults are ours.
 
     ``steps`` of ``models_per_step`` models on ``rows_per_step`` data rows; AdamW with ``learning_rate``,
     linear warm-up, cosine decay to 2 %; gradients clipped at norm ``clip``. Every ``evaluate_every`` steps

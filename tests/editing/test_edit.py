@@ -240,7 +240,9 @@ def test_an_editors_own_rows_serve_without_data(tiny_probe_editor, small_mlps):
     assert [m.theta.tobytes() for m in alone.models] == [m.theta.tobytes() for m in given.models]
     assert (alone.settings["probe_from"], given.settings["probe_from"]) == ("editor", "data")
     assert alone.settings["probe_rows"] == 12
-    assert "jsd" not in alone[0].metrics["after"]
+    # What was measured on these rows is told, and that refinement saw them too.
+    assert alone[0].metrics["after"]["jsd"] > 0
+    assert alone.settings["metric_rows_held_out"] is False
     other = mf.edit(small_mlps, carrying, target=SPARSITY, data=rows + 1)
     assert other.settings["probe_from"] == "data"
 

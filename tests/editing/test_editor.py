@@ -140,7 +140,7 @@ def test_mask_only_editor_keeps_the_bits_of_what_stays(form: str) -> None:
 @settings(max_examples=30, deadline=None)
 @given(mlps(), st.floats(1e-6, 1e-4))
 def test_silent_heads_and_a_full_mask_are_the_identity(mlp: MLP, sparsity: float) -> None:
-    """METHOD: a zero residual and an all-ones mask give θ, bit for bit, those of -0.0 too."""
+    """A zero residual and an all-ones mask give θ, bit for bit, those of -0.0 too."""
     mlp.theta[::3] = -0.0
     config = editor().info.config
     silent = {
@@ -159,6 +159,16 @@ def test_sparsity_zero_gives_a_copy(probe: bool) -> None:
     theta = editor(probe=probe).edit_theta(mlp, 0)
     assert theta.tobytes() == mlp.theta.tobytes()
     assert not np.shares_memory(theta, mlp.theta)
+
+
+def test_a_second_edit_keeps_what_the_first_removed_and_counts_it() -> None:
+    mlp = random_mlp(MLPSpec.simple((N_INPUTS, 9, 6, 2)))
+    n = mlp.spec.n_weights
+    once = mlp.replace(editor().edit_theta(mlp, 0.6))
+    for sparsity in (0.3, 0.6, 0.8):
+        twice = editor().edit_theta(once, sparsity)[:n]
+        assert np.count_nonzero(twice) == min(kept_count(n, 0.6), kept_count(n, sparsity))
+        assert not twice[once.theta[:n] == 0].any()
 
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, float("nan"), float("inf")])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from metaedit_fast.editing.refine import owned_parameters, refine
 from metaedit_fast.evaluation.baselines.pruning import prune
-from metaedit_fast.evaluation.preservation import mean_jsd
+from metaedit_fast.models.divergence import mean_jsd
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import LayerSpec, MLPSpec
 from metaedit_fast.models.symmetry import random_permutations, theta_order

@@ -104,6 +104,19 @@ def test_a_zero_residual_and_a_full_mask_are_the_identity_bit_for_bit(spec: MLPS
         assert edited.tobytes() == mlp.theta.tobytes()
 
 
+def test_weights_that_an_earlier_edit_removed_stay_removed() -> None:
+    spec = MLPSpec.simple((N_INPUTS, 6, 2))
+    mlp = random_mlp(spec, 0)
+    mlp.theta[: spec.n_weights : 2] = 0
+    ones = np.ones(spec.n_weights, np.float32)
+    heads = Heads(ones, ones, ones, np.ones((sum(spec.widths), 3), np.float32))
+    config = MetanetConfig(N_INPUTS)
+    features = model_features(mlp, config)
+    edited = edited_theta(spec, mlp.theta, features, heads, np.ones(len(ones), np.bool_), 0.9, config)
+    np.testing.assert_array_equal(edited[: spec.n_weights] == 0, mlp.theta[: spec.n_weights] == 0)
+    assert (edited[1 : spec.n_weights : 2] != mlp.theta[1 : spec.n_weights : 2]).all()
+
+
 def test_parameters_that_a_model_does_not_own_stay() -> None:
     layers = (LayerSpec(4, "relu", norm="layer", bias=False, norm_affine=False), LayerSpec(2))
     spec = MLPSpec(N_INPUTS, layers)

@@ -18,7 +18,7 @@ from torch import nn  # noqa: E402
 
 from metaedit_fast.models.spec import MLPSpec  # noqa: E402
 from metaedit_fast.models.torch import open_torch  # noqa: E402
-from metaedit_fast.models.torch_modules import InputNormalisation, SkipMLP  # noqa: E402
+from metaedit_fast.models.torch.modules import InputNormalisation, SkipMLP  # noqa: E402
 
 ACTIVATIONS = [
     nn.ReLU(), nn.ReLU(inplace=True), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Tanh(), nn.LeakyReLU(0.2),

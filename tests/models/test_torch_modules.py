@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: E402, N812
 from torch import nn  # noqa: E402
 
 from metaedit_fast.models.torch import open_torch  # noqa: E402
-from metaedit_fast.models.torch_modules import SkipMLP, mlp_to_torch  # noqa: E402
+from metaedit_fast.models.torch.modules import SkipMLP, mlp_to_torch  # noqa: E402
 
 
 def predictions(module, x):

@@ -202,8 +202,8 @@ def with_layer(**changes: object) -> str:
         ({"spec": ["[" * 100_000] * 6}, "shard-00000"),
         ({"spec": [with_layer(width=10**12)] * 6}, "at most 50000000 parameters"),
         ({"spec": [with_layer(width="4")] * 6}, "width: expected a positive int"),
-        ({"spec": [with_layer(eps="x")] * 6}, "a layer with finite numbers"),
-        ({"spec": [with_layer(eps=math.inf)] * 6}, "a layer with finite numbers"),
+        ({"spec": [with_layer(eps="x")] * 6}, "eps: expected a finite number"),
+        ({"spec": [with_layer(eps=math.inf)] * 6}, "eps: expected a finite number"),
         ({"spec": [with_layer(code="import os")] * 6}, "not the JSON of an MLPSpec"),
     ],
 )

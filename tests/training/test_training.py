@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaedit_fast.evaluation.preservation import mean_jsd
 from metaedit_fast.metanet.config import MetanetConfig
+from metaedit_fast.models.divergence import mean_jsd
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import ACTIVATIONS, MLPSpec
 from metaedit_fast.requirements import get_requirement

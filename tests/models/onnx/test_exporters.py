@@ -17,7 +17,7 @@ ROWS = 6
 
 def _networks():
     nn = pytest.importorskip("torch").nn
-    from metaedit_fast.models.torch_modules import SkipMLP
+    from metaedit_fast.models.torch.modules import SkipMLP
 
     kinds = (nn.ReLU(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.Tanh(), nn.LeakyReLU(0.2), nn.Sigmoid())
     kinds += (nn.ELU(0.7), nn.ReLU6(), nn.PReLU(), nn.Hardtanh(0, 6), nn.Dropout(0.3))

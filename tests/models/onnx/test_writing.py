@@ -51,6 +51,7 @@ def test_tied_weights_stay_tied_while_equal(kit):
     model = kit.build(TIED, {k[0]: v for k, v in kit.layers(4, 4).items()})
     opened = kit.check(model, edit=False)
     assert {slot.key for slot in opened.slots} > {"w", "b"}
+    assert [note for note in opened.notes if note.startswith("'w' is read in 2 places")]
     both = changed(changed(opened.mlp, "weight", 0, 2), "weight", 1, 2)
     written = opened.write(both)
     assert len(written.graph.initializer) == 2

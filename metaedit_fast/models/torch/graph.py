@@ -16,8 +16,8 @@ from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.models.chain import Float64s, Parameter, Value, first_columns, padded, refusal
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.slots import Slot
-from metaedit_fast.models.torch import ModuleReader, to_numpy
-from metaedit_fast.models.torch_modules import InputNormalisation, SkipMLP
+from metaedit_fast.models.torch.adapter import ModuleReader, to_numpy
+from metaedit_fast.models.torch.modules import InputNormalisation, SkipMLP
 
 # Functions and tensor methods by what they compute; a trailing underscore, in place, makes no
 # difference in a chain, whose values have one reader.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from metaedit_fast.models.onnx_call import MICROSOFT, ML, Call, reads
-from metaedit_fast.models.onnx_graph import Constant, normal_axis
-from metaedit_fast.models.onnx_values import Activation, Softmax, Tail, Value
+from metaedit_fast.models.onnx.call import MICROSOFT, ML, Call, reads
+from metaedit_fast.models.onnx.graph import Constant, normal_axis
+from metaedit_fast.models.onnx.values import Activation, Softmax, Tail, Value
 
 LOG_SOFTMAX_NOTE = "the model ends in a log-softmax; the MLP gives the logits in front of it"
 
@@ -35,12 +35,12 @@ def sigmoid(call: Call) -> Value:
 
 @reads("LeakyRelu")
 def leaky_relu(call: Call) -> Value:
-    return _sloped(call, "leaky_relu", call.node.float("alpha", 0.01))
+    return _sloped(call, "leaky_relu", call.node.number("alpha", 0.01))
 
 
 @reads("Elu")
 def elu(call: Call) -> Value:
-    return _sloped(call, "elu", call.node.float("alpha", 1.0))
+    return _sloped(call, "elu", call.node.number("alpha", 1.0))
 
 
 @reads("PRelu")
@@ -69,7 +69,7 @@ def gelu_of_runtime(call: Call) -> Value:
 
 @reads("Swish")
 def swish(call: Call) -> Value:
-    alpha = call.node.float("alpha", 1.0)
+    alpha = call.node.number("alpha", 1.0)
     if alpha != 1.0:
         call.refuse("the alpha 1 of a SiLU", alpha)
     return _activation(call, "silu")
@@ -77,7 +77,7 @@ def swish(call: Call) -> Value:
 
 @reads("Clip")
 def clip(call: Call) -> Value:
-    low, high = call.node.float("min", -math.inf), call.node.float("max", math.inf)
+    low, high = call.node.number("min", -math.inf), call.node.number("max", math.inf)
     low = low if call.operand(1) is None else call.number(1)
     high = high if call.operand(2) is None else call.number(2)
     if low == 0 and high >= 3.4e38:
@@ -99,7 +99,7 @@ def maximum(call: Call) -> Value:
 
 
 @reads("Dropout")
-def dropout(call: Call) -> Value:
+def dropout(call: Call) -> list[Value]:
     """Nothing in inference."""
     if call.operand(2) is not None and call.constant(2).value.any():
         call.refuse("dropout in inference", "training mode")
@@ -111,7 +111,7 @@ def softmax(call: Call) -> Value:
     data = call.data()
     layout, modern = data.layout, call.node.opset >= 13
     rank = len(layout.dims)
-    axis = normal_axis(call.node.int("axis", -1 if modern else 1), rank, call.node)
+    axis = normal_axis(call.node.integer("axis", -1 if modern else 1), rank, call.node)
     # Before opset 13 it runs over this axis and all behind it.
     axes = {axis} if modern else set(range(axis, rank))
     if layout.batch in axes or layout.features != math.prod(layout.dims[a] for a in axes):

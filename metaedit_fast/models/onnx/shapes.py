@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from metaedit_fast.models.onnx_call import Call, reads
-from metaedit_fast.models.onnx_graph import (
+from metaedit_fast.models.onnx.call import Call, reads
+from metaedit_fast.models.onnx.graph import (
     MAX_SHAPE_ENTRIES,
     VIEWS,
     Constant,
@@ -15,7 +15,7 @@ from metaedit_fast.models.onnx_graph import (
     ints_of,
     normal_axis,
 )
-from metaedit_fast.models.onnx_values import Affine, Data, Expr, Layout, Part, Skip, Tail, Value, is_part
+from metaedit_fast.models.onnx.values import Affine, Data, Expr, Layout, Part, Skip, Tail, Value, is_part
 
 _LAST = 2**31 - 1
 BINARY_NOTE = "the model makes [1 - p, p] of the MLP's one output p"
@@ -34,7 +34,7 @@ def cast(call: Call) -> Value:
         return _viewed(call)
     data = call.data()
     names = {1: "float32", 10: "float16", 11: "float64"}
-    to = call.node.int("to", 0)
+    to = call.node.integer("to", 0)
     if to not in names:
         call.refuse("a cast to float16, float32 or float64", f"type {to}")
     if to == 10:
@@ -48,7 +48,7 @@ def flatten(call: Call) -> Value:
         return _viewed(call)
     data = call.data()
     dims, rank = data.layout.dims, len(data.layout.dims)
-    axis = call.node.int("axis", 1)
+    axis = call.node.integer("axis", 1)
     if not -rank <= axis <= rank:
         call.refuse(f"an axis of a tensor of rank {rank}", axis)
     axis = axis + rank if axis < 0 else axis
@@ -73,7 +73,7 @@ def reshape(call: Call) -> Value:
         call.refuse("a shape as second input", "none")
     target = ints_of(call.constant(1), call.node, "the shape")
     dims, batch = data.layout.dims, data.layout.batch
-    if not call.node.int("allowzero", 0):
+    if not call.node.integer("allowzero", 0):
         if any(v == 0 and i >= len(dims) for i, v in enumerate(target)):
             call.refuse(f"zeros in the shape only on the {len(dims)} axes of the input", target)
         target = [(None if i == batch else dims[i]) if v == 0 else v for i, v in enumerate(target)]
@@ -221,7 +221,7 @@ def pad(call: Call) -> Value:
     data = call.data()
     rank = len(data.layout.dims)
     pads = call.node.ints("pads") if call.node.opset < 11 else _plain_ints(call, 1)
-    value = call.node.float("value", 0.0) if call.node.opset < 11 or call.operand(2) is None else call.number(2)
+    value = call.node.number("value", 0.0) if call.node.opset < 11 or call.operand(2) is None else call.number(2)
     axes = [normal_axis(a, rank, call.node) for a in _plain_ints(call, 3) or range(rank)]
     if pads is None or len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):
         call.refuse(f"pads in front of and behind {len(axes)} axes", pads)
@@ -245,7 +245,7 @@ def shape(call: Call) -> Value:
     data = call.data()
     layout = data.layout
     dims = [None if i == layout.batch else d for i, d in enumerate(layout.dims)]
-    dims = dims[call.node.int("start", 0) : call.node.int("end", _LAST)]
+    dims = dims[call.node.integer("start", 0) : call.node.integer("end", _LAST)]
     return Constant(np.array(dims, object))
 
 
@@ -256,7 +256,7 @@ def gather(call: Call) -> Value:
     indices = np.asarray(call.constant(1).value)
     if indices.dtype.kind not in "iu" or indices.size > MAX_SHAPE_ENTRIES:
         call.refuse("a few indices", f"{indices.dtype} {indices.shape}")
-    return Constant(np.asarray(np.take(constant.value, indices, axis=call.node.int("axis", 0))))
+    return Constant(np.asarray(np.take(constant.value, indices, axis=call.node.integer("axis", 0))))
 
 
 @reads("ConstantOfShape")
@@ -286,7 +286,7 @@ def _viewed(call: Call) -> Value:
 @reads("Concat")
 def concat(call: Call) -> Value:
     """Two tensors side by side: [1 - p, p] of a binary classifier, or a skip of the leading features."""
-    axis = call.node.int("axis", 1)
+    axis = call.node.integer("axis", 1)
     if all(isinstance(v, Constant) for v in call.operands):
         return Constant(np.concatenate([call.constant(i).value for i in range(len(call.operands))], axis))
     if len(call.operands) != 2:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metaedit_fast.evaluation.preservation import (
+from metaedit_fast.models.divergence import (
     LN2,
     accuracy,
     jsd,

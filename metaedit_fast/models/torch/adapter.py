@@ -17,8 +17,8 @@ from torch import nn
 
 from metaedit_fast.models.chain import Array, Chain, Parameter, Value, first_columns, padded, refusal
 from metaedit_fast.models.opened import Arrays, Opened
-from metaedit_fast.models.torch_checks import require_plain_parameters, with_hooks
-from metaedit_fast.models.torch_modules import InputNormalisation, SkipMLP
+from metaedit_fast.models.torch.checks import require_plain_parameters, with_hooks
+from metaedit_fast.models.torch.modules import InputNormalisation, SkipMLP
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {
     nn.ReLU: "relu",
@@ -62,7 +62,7 @@ def open_torch(module: nn.Module) -> OpenedTorch:
     module that is no such chain, whose parameters are tied, pruned by hooks, parametrised, quantised
     or without values.
     """
-    from metaedit_fast.models.torch_graph import read_graph
+    from metaedit_fast.models.torch.graph import read_graph
 
     require_plain_parameters(module)
     reader = ModuleReader()

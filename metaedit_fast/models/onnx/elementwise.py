@@ -18,9 +18,9 @@ import math
 
 import numpy as np
 
-from metaedit_fast.models.onnx_call import Call, reads, spread
-from metaedit_fast.models.onnx_graph import Constant, axes_of, normal_axis
-from metaedit_fast.models.onnx_values import (
+from metaedit_fast.models.onnx.call import Call, reads, spread
+from metaedit_fast.models.onnx.graph import Constant, axes_of, normal_axis
+from metaedit_fast.models.onnx.values import (
     Activation,
     Affine,
     Data,
@@ -154,7 +154,7 @@ def reduce_mean(call: Call) -> Value:
     rank = len(data.layout.dims)
     if axes is None or axis not in (found := [normal_axis(a, rank, call.node) for a in axes]):
         call.refuse(f"a mean over the {data.expr.width} features of a row", f"axes {axes}")
-    if data.layout.batch in found or not call.node.int("keepdims", 1):
+    if data.layout.batch in found or not call.node.integer("keepdims", 1):
         call.refuse("a mean that keeps the rows and all axes", f"axes {axes}")
     expr, kind = data.expr, "mean"
     if is_part(expr, "square") and expr.source is not None and is_part(expr.source, "centred"):
@@ -219,7 +219,8 @@ def _skip(call: Call, base: Expr, branch: Expr) -> Expr | None:
     """``base + branch`` where the branch holds the first features of something that the base depends on."""
     columns = branch.width
     if isinstance(branch, Part) and branch.kind == "padded" and branch.source is not None:
-        branch, columns = branch.source, branch.source.width
+        branch = branch.source
+        columns = branch.width
     if isinstance(branch, Part) and branch.kind == "leading" and branch.source is not None:
         branch = branch.source
     if isinstance(branch, Part) or not base.depends_on(branch) or base is branch:

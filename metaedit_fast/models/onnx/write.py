@@ -11,8 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from metaedit_fast.models.onnx_assemble import Home
-from metaedit_fast.models.onnx_graph import Constant, Graph
+from metaedit_fast.models.onnx.assemble import Home
+from metaedit_fast.models.onnx.graph import Constant, Graph
 from metaedit_fast.models.opened import Arrays
 
 IR_WITHOUT_LISTED_INITIALIZERS = 4
@@ -24,6 +24,17 @@ def present_constant(graph: Graph, home: Home) -> Constant:
     inputs = graph.nodes[parameter.node.index].inputs
     name = inputs[parameter.position] if parameter.position < len(inputs) else ""
     return graph.constant(name) if name else parameter.constant
+
+
+def tied_notes(graph: Graph, homes: list[Home]) -> list[str]:
+    """One note for each tensor that is read in several places, one of them a parameter of the MLP."""
+    uses = graph.uses()
+    roots = dict.fromkeys(present_constant(graph, home).root for home in homes)
+    return [
+        f"{root!r} is read in {len(uses[root])} places; where an edit makes them differ, each gets a tensor of its own"
+        for root in roots
+        if root is not None and len(uses[root]) > 1
+    ]
 
 
 def put(model: onnx.ModelProto, homes: list[Home], arrays: Arrays) -> None:
@@ -78,7 +89,7 @@ def _replace(model: onnx.ModelProto, graph: Graph, root: str, value: NDArray[Any
 def _set_numbers(tensor: onnx.TensorProto, value: NDArray[Any]) -> None:
     fresh = numpy_helper.from_array(np.ascontiguousarray(value), tensor.name)
     for field in ("float_data", "double_data", "int32_data"):
-        tensor.ClearField(field)  # type: ignore[arg-type]
+        tensor.ClearField(field)
     tensor.raw_data = fresh.raw_data
 
 

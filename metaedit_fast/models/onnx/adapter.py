@@ -1,10 +1,4 @@
-"""ONNX models as MLPs, and back: the graph stays as it is, only its parameters are replaced.
-
-How a graph is read: ``onnx_graph`` checks it and knows its constants; ``onnx_walk`` goes through the nodes
-and gives each tensor a meaning with the functions that ``onnx_linear``, ``onnx_elementwise``,
-``onnx_activations`` and ``onnx_shapes`` register by operator; ``onnx_assemble`` turns the meaning of the
-output into layers and slots; ``onnx_write`` puts edited numbers back. ``onnx_export`` makes fresh files.
-"""
+"""Opening an ONNX model, and a file of one."""
 
 from __future__ import annotations
 
@@ -15,14 +9,12 @@ import onnx
 
 from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.models.mlp import MLP
-from metaedit_fast.models.onnx_assemble import Assembler, Home
-from metaedit_fast.models.onnx_export import OUTPUT_KEY, mlp_to_onnx
-from metaedit_fast.models.onnx_graph import Graph
-from metaedit_fast.models.onnx_walk import read_graph
-from metaedit_fast.models.onnx_write import present_constant, put
+from metaedit_fast.models.onnx.assemble import Assembler, Home
+from metaedit_fast.models.onnx.export import OUTPUT_KEY
+from metaedit_fast.models.onnx.graph import Graph
+from metaedit_fast.models.onnx.walk import read_graph
+from metaedit_fast.models.onnx.write import present_constant, put, tied_notes
 from metaedit_fast.models.opened import Arrays, Opened
-
-__all__ = ["MAX_FILE_BYTES", "OpenedOnnx", "mlp_to_onnx", "open_onnx", "read_onnx_file"]
 
 MAX_FILE_BYTES = 2**31 - 1  # protobuf holds no more, and no MLP here needs it
 
@@ -66,7 +58,7 @@ def open_onnx(model: onnx.ModelProto) -> OpenedOnnx:
     hints = {entry.key: entry.value for entry in model.metadata_props}
     with np.errstate(all="ignore"):  # a non-finite model is told apart later, by its θ
         mlp, homes = Assembler(reading.output).build(regressor=hints.get(OUTPUT_KEY) == "identity")
-    return OpenedOnnx(model, mlp, homes, tuple(dict.fromkeys(reading.notes)))
+    return OpenedOnnx(model, mlp, homes, tuple(dict.fromkeys([*reading.notes, *tied_notes(graph, homes)])))
 
 
 def read_onnx_file(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> onnx.ModelProto:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.models.mlp import MLP
-from metaedit_fast.models.onnx_graph import refuse
-from metaedit_fast.models.onnx_values import (
+from metaedit_fast.models.onnx.graph import refuse
+from metaedit_fast.models.onnx.values import (
     Activation,
     Affine,
     Expr,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from metaedit_fast.models.onnx_call import ML, Call, reads
-from metaedit_fast.models.onnx_graph import Constant
-from metaedit_fast.models.onnx_values import Affine, Data, Layout, Linear, Norm, Parameter, Value, vector
+from metaedit_fast.models.onnx.call import ML, Call, reads
+from metaedit_fast.models.onnx.graph import Constant
+from metaedit_fast.models.onnx.values import Affine, Data, Layout, Linear, Norm, Parameter, Value, vector
 
 BATCH_NORM_NOTE = "batch norm is folded into the linear layer beside it"
 COLUMN_NOTE = "the rows of x are the columns of the model's input (it computes W @ x)"
@@ -16,14 +16,14 @@ COLUMN_NOTE = "the rows of x are the columns of the model's input (it computes W
 def gemm(call: Call) -> Value:
     """``alpha * A' B' + beta * C``; the data is A, or B behind a constant left factor."""
     node = call.node
-    alpha, beta = node.float("alpha", 1.0), node.float("beta", 1.0)
+    alpha, beta = node.number("alpha", 1.0), node.number("beta", 1.0)
     left = isinstance(call.operand(0), Constant)
     data = call.data(1 if left else 0)
-    if node.int("transB" if left else "transA", 0):
+    if node.integer("transB" if left else "transA", 0):
         call.refuse("the data not to be transposed", "transB" if left else "transA")
     if len(data.layout.dims) != 2:
         call.refuse("a matrix", f"shape {data.layout.dims}")
-    transposed = bool(node.int("transA" if left else "transB", 0))
+    transposed = bool(node.integer("transA" if left else "transB", 0))
     weight = call.parameter(0 if left else 1)
     if weight.constant.value.ndim != 2:
         call.refuse("a weight matrix", f"shape {weight.constant.value.shape}")
@@ -97,7 +97,7 @@ def _check_vector(call: Call, bias: Parameter, layout: Layout) -> None:
 def batch_normalization(call: Call) -> Value:
     """Batch norm in evaluation, an affine map of each feature. Its shift is a parameter, its scale is not."""
     data = call.data()
-    if call.node.int("training_mode", 0) or len(list(filter(None, call.node.outputs))) > 1:
+    if call.node.integer("training_mode", 0) or len(list(filter(None, call.node.outputs))) > 1:
         call.refuse("batch norm in evaluation", "batch norm in training")
     n = data.expr.width
     dims = data.layout.dims
@@ -108,7 +108,7 @@ def batch_normalization(call: Call) -> Value:
     if {scale.size, mean.size, variance.size, shift.constant.value.size} != {n}:
         call.refuse(f"four vectors of {n}", f"{scale.size}, {shift.constant.value.size}, {mean.size}, {variance.size}")
     with np.errstate(all="ignore"):
-        factor = scale / np.sqrt(variance + call.node.float("epsilon", 1e-5))
+        factor = scale / np.sqrt(variance + call.node.number("epsilon", 1e-5))
         fixed = -mean * factor
     if not np.isfinite(factor).all() or not np.isfinite(fixed).all():
         call.refuse("finite statistics of a batch", "an infinite or undefined scale")
@@ -117,17 +117,17 @@ def batch_normalization(call: Call) -> Value:
 
 
 @reads("LayerNormalization")
-def layer_normalization(call: Call) -> Value:
+def layer_normalization(call: Call) -> list[Value]:
     """Layer norm over all features, with its scale and, if there is one, its shift."""
     data = call.data()
-    axis, rank = call.node.int("axis", -1), len(data.layout.dims)
+    axis, rank = call.node.integer("axis", -1), len(data.layout.dims)
     first = axis % rank if -rank <= axis < rank else rank
     batch = data.layout.batch
     spanned = int(np.prod([d for i, d in enumerate(data.layout.dims) if i >= first]))
     if (batch is not None and batch >= first) or spanned != data.expr.width or first == rank:
         call.refuse(f"a norm over all {data.expr.width} features of a row", f"axis {axis} of shape {data.layout.dims}")
     n = data.expr.width
-    norm = Norm(data.expr, n, call.node.label, call.node.float("epsilon", 1e-5))
+    norm = Norm(data.expr, n, call.node.label, call.node.number("epsilon", 1e-5))
     scale = call.parameter(1)
     parameters = [scale] if call.operand(2) is None else [scale, call.parameter(2)]
     for parameter in parameters:

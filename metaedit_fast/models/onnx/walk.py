@@ -8,10 +8,10 @@ import math
 from metaedit_fast.errors import UnsupportedModelError
 
 # Each of these registers the operators that it reads.
-from metaedit_fast.models import onnx_activations, onnx_elementwise, onnx_linear, onnx_shapes  # noqa: F401
-from metaedit_fast.models.onnx_call import HANDLERS, ML, Call
-from metaedit_fast.models.onnx_graph import Graph, Node, guarded, refuse
-from metaedit_fast.models.onnx_values import (
+from metaedit_fast.models.onnx import activations, elementwise, linear, shapes  # noqa: F401
+from metaedit_fast.models.onnx.call import HANDLERS, ML, Call
+from metaedit_fast.models.onnx.graph import Graph, Node, guarded, refuse
+from metaedit_fast.models.onnx.values import (
     Activation,
     Data,
     Expr,
@@ -185,6 +185,6 @@ def _features_of_first_linear(graph: Graph) -> int:
             for position, name in enumerate(node.inputs[:2]):
                 if graph.is_constant(name) and graph.constant(name).value.ndim == 2:
                     shape = graph.constant(name).value.shape
-                    flipped = node.op == "Gemm" and node.int("transA" if position == 0 else "transB", 0)
+                    flipped = node.op == "Gemm" and node.integer("transA" if position == 0 else "transB", 0)
                     return int(shape[0 if (position == 1) != bool(flipped) else 1])
     refuse(f"input {graph.inputs[0].name!r}", "a known number of features", "an open shape")

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from metaedit_fast.models.onnx_graph import Constant, Node
+from metaedit_fast.models.onnx.graph import Constant, Node
 
 Float64s = NDArray[np.float64]
 
@@ -206,9 +206,11 @@ def vector(constant: Constant) -> Float64s:
 
 def scalings(expr: Expr) -> list[tuple[float, Expr]]:
     """The ways to write ``expr`` as number times expression: itself first, then without its plain factors."""
-    found = [(1.0, expr)]
+    factor = 1.0
+    found = [(factor, expr)]
     while isinstance(expr, Affine) and expr.source is not None and expr.scale.size == 1 and not expr.total_shift.any():
-        expr, factor = expr.source, found[-1][0] * float(expr.scale[0])
+        factor *= float(expr.scale[0])
+        expr = expr.source
         found.append((factor, expr))
     return found
 

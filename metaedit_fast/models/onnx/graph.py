@@ -84,11 +84,11 @@ class Node:
     def has(self, name: str) -> bool:
         return name in self._attributes
 
-    def int(self, name: str, default: int) -> int:
+    def integer(self, name: str, default: int) -> int:
         attribute = self._attribute(name, onnx.AttributeProto.INT)
         return default if attribute is None else attribute.i
 
-    def float(self, name: str, default: float) -> float:
+    def number(self, name: str, default: float) -> float:
         """A float attribute, as the shortest decimal that gives these float32 bits: 0.01, not 0.00999999978."""
         attribute = self._attribute(name, onnx.AttributeProto.FLOAT)
         return default if attribute is None else float(str(np.float32(attribute.f)))
@@ -199,9 +199,11 @@ class Graph:
 
     def _viewed(self, node: Node) -> Constant:
         operands = [self.constant(name) if name else None for name in node.inputs]
-        if operands[0] is None:
+        first = operands[0]
+        if first is None:
             node.refuse("a first input", "none")
-        return guarded(node, lambda: VIEWS[node.op](node, operands[0], operands[1:]))  # type: ignore[arg-type]
+        viewed: Constant = guarded(node, lambda: VIEWS[node.op](node, first, operands[1:]))
+        return viewed
 
 
 def guarded(node: Node, work: Callable[[], Any]) -> Any:
@@ -210,7 +212,7 @@ def guarded(node: Node, work: Callable[[], Any]) -> Any:
         return work()
     except UnsupportedModelError:
         raise
-    except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError, MemoryError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, ZeroDivisionError, MemoryError) as error:
         raise UnsupportedModelError(f"{node.label}: expected a well-formed node, found {error!r}") from error
 
 
@@ -266,7 +268,7 @@ def _of_node(node: Node) -> Constant:
         case "value_floats":
             value = np.array(node.floats(name), np.float32)
         case "value_int":
-            value = np.array(node.int(name, 0), np.int64)
+            value = np.array(node.integer(name, 0), np.int64)
         case "value_ints":
             value = np.array(node.ints(name), np.int64)
         case "value_string":
@@ -286,7 +288,7 @@ def _identity(node: Node, data: Constant, rest: list[Constant | None]) -> Consta
 
 
 def _cast(node: Node, data: Constant, rest: list[Constant | None]) -> Constant:
-    to = onnx.helper.tensor_dtype_to_np_dtype(node.int("to", 0))
+    to = onnx.helper.tensor_dtype_to_np_dtype(node.integer("to", 0))
     if data.value.dtype == object:  # a shape; it stays one
         return data
     old = data.value
@@ -314,13 +316,13 @@ def _reshape(node: Node, data: Constant, rest: list[Constant | None]) -> Constan
         node.refuse("a shape as second input", "none")
     target = ints_of(rest[0], node, "the shape")
     old = data.value.shape
-    keep = not node.int("allowzero", 0)
+    keep = not node.integer("allowzero", 0)
     shape = [old[i] if v == 0 and keep else v for i, v in enumerate(target)]
     return data.reshaped(tuple(shape))  # type: ignore[arg-type]  # numpy refuses a None
 
 
 def _flatten(node: Node, data: Constant, rest: list[Constant | None]) -> Constant:
-    axis = node.int("axis", 1)
+    axis = node.integer("axis", 1)
     shape = data.value.shape
     if not -len(shape) <= axis <= len(shape):
         node.refuse(f"an axis of a tensor of rank {len(shape)}", axis)

@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import numpy as np
 
-from metaedit_fast.models.onnx_graph import FLOATS, Constant, Node
-from metaedit_fast.models.onnx_values import Affine, Data, Expr, Float64s, Layout, Parameter, Tail, Value, vector
+from metaedit_fast.models.onnx.graph import FLOATS, Constant, Node
+from metaedit_fast.models.onnx.values import Affine, Data, Expr, Float64s, Layout, Parameter, Tail, Value, vector
 
 ML = "ai.onnx.ml"
 MICROSOFT = "com.microsoft"

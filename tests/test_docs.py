@@ -1,0 +1,69 @@
+"""The documentation's examples run as they stand, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import metaedit_fast as mf
+from metaedit_fast.editing.editor import Editor
+from metaedit_fast.population.store import arrow_schema
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def python_blocks(page: Path) -> list[str]:
+    return [code for language, code in FENCED.findall(page.read_text()) if language == "python"]
+
+
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCED.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_formats_examples_run(tmp_path, monkeypatch, tiny_probe_editor, small_mlps):
+    rows = np.random.default_rng(0).normal(size=(64, tiny_probe_editor.info.config.n_inputs))
+    Editor(tiny_probe_editor.info, tiny_probe_editor.weights, rows).save(tmp_path / "editor.onnx")
+    mf.write_model(small_mlps[1], tmp_path / "model.onnx")
+    mf.Population.from_mlps(small_mlps).save(tmp_path / "population")
+    monkeypatch.chdir(tmp_path)
+    blocks = python_blocks(ROOT / "docs" / "formats.md")
+    assert len(blocks) == 5
+    names: dict[str, Any] = {}
+    for code in blocks:
+        exec(code, names)
+    np.testing.assert_array_equal(names["probe"], rows.astype(np.float32))
+    assert names["report"]["status_counts"] == {"edited": 1, "unchanged": 0, "refused": 0}
+    assert mf.read_model(tmp_path / "edited" / names["report"]["records"][0]["file"]).sparsity >= 0.89
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(FENCED.sub("", page.read_text())):
+        target, _, anchor = link.partition("#")
+        if target.startswith(("https://", "http://", "mailto:")):
+            continue
+        place = (page.parent / target) if target else page
+        assert place.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(place), f"{page.name}: {link}"
+
+
+def test_fields_of_files_are_documented(tiny_probe_editor, small_mlps):
+    """A field that is added to a file must be added to the page."""
+    text = (ROOT / "docs" / "formats.md").read_text()
+    rows = np.zeros((8, tiny_probe_editor.info.config.n_inputs), np.float32)
+    result = mf.edit(small_mlps[:1], tiny_probe_editor, strength=0.5, data=rows).to_dict()
+    description = tiny_probe_editor.describe()
+    fields = {*result, *result["settings"], *result["records"][0], *description}
+    fields |= {*description["config"], *description["envelope"]}
+    fields |= set(arrow_schema("").names)
+    assert not [name for name in sorted(fields) if f"`{name}`" not in text]
