@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from metaedit_fast import _core
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import ACTIVATIONS, MLPSpec
+from metaedit_fast.threads import thread_count
 
 Float32 = NDArray[np.float32]
 Statistics = tuple[Float32, Float32, Float32, Float32]
@@ -82,14 +83,14 @@ def logits_of(
     mlps: Sequence[MLP], x: ArrayLike, *, num_threads: int | None = None, isa: str | None = None
 ) -> list[Float32]:
     """``logits`` of many models on the same rows."""
-    return _core.mlp_logits(_items(mlps, x), log_probabilities=False, num_threads=_threads(num_threads), isa=isa)
+    return _core.mlp_logits(_items(mlps, x), log_probabilities=False, num_threads=thread_count(num_threads), isa=isa)
 
 
 def log_proba_of_all(
     mlps: Sequence[MLP], x: ArrayLike, *, num_threads: int | None = None, isa: str | None = None
 ) -> list[Float32]:
     """``log_proba`` of many models on the same rows."""
-    return _core.mlp_logits(_items(mlps, x), log_probabilities=True, num_threads=_threads(num_threads), isa=isa)
+    return _core.mlp_logits(_items(mlps, x), log_probabilities=True, num_threads=thread_count(num_threads), isa=isa)
 
 
 def values_and_gradients(
@@ -102,14 +103,14 @@ def values_and_gradients(
 ) -> list[tuple[float, Float32]]:
     """``value_and_gradient`` of many models, each with its own ``log_p``, on the same rows."""
     items = [(*item, p) for item, p in zip(_items(mlps, x), log_p, strict=True)]
-    return _core.mlp_divergence(items, num_threads=_threads(num_threads), isa=isa)
+    return _core.mlp_divergence(items, num_threads=thread_count(num_threads), isa=isa)
 
 
 def probe_statistics_of(
     mlps: Sequence[MLP], x: ArrayLike, *, num_threads: int | None = None, isa: str | None = None
 ) -> list[Statistics]:
     """``probe_statistics`` of many models on the same rows."""
-    return _core.mlp_statistics(_items(mlps, x), num_threads=_threads(num_threads), isa=isa)
+    return _core.mlp_statistics(_items(mlps, x), num_threads=thread_count(num_threads), isa=isa)
 
 
 def _items(mlps: Sequence[MLP], x: ArrayLike) -> list[tuple[_core.MlpShape, Float32, _core.PanelRows]]:
@@ -126,11 +127,3 @@ def _items(mlps: Sequence[MLP], x: ArrayLike) -> list[tuple[_core.MlpShape, Floa
             rows = rows_of(mlp, x)
         items.append((shape_of(mlp.spec), mlp.theta, rows))
     return items
-
-
-def _threads(wanted: int | None) -> int:
-    if wanted is not None:
-        return wanted
-    from metaedit_fast.kernels.native import default_threads  # which needs the models, hence not at the top
-
-    return default_threads()
