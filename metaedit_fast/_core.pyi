@@ -34,6 +34,19 @@ class PackedEditor:
         score_gain: float,
     ) -> None: ...
 
+class MlpShape:
+    def __init__(
+        self,
+        n_inputs: int,
+        layers: Sequence[tuple[int, int, float, bool, float]],
+        skips: Sequence[tuple[int, int]],
+        *,
+        is_regressor: bool,
+    ) -> None: ...
+
+class PanelRows:
+    def __init__(self, x: _Float32) -> None: ...
+
 def erf(values: NDArray[_Float]) -> NDArray[_Float]: ...
 def shipped_forward(
     blocks: _Int64,
@@ -65,6 +78,25 @@ def metanetwork_forward(
     isa: str | None = None,
     out: tuple[_Float32, _Float32, _Float32, _Float32] | None = None,
 ) -> tuple[_Float32, _Float32, _Float32, _Float32]: ...
+def mlp_logits(
+    models: Sequence[tuple[MlpShape, _Float32, PanelRows]],
+    *,
+    log_probabilities: bool,
+    num_threads: int,
+    isa: str | None = None,
+) -> list[_Float32]: ...
+def mlp_divergence(
+    models: Sequence[tuple[MlpShape, _Float32, PanelRows, _Float32]],
+    *,
+    num_threads: int,
+    isa: str | None = None,
+) -> list[tuple[float, _Float32]]: ...
+def mlp_statistics(
+    models: Sequence[tuple[MlpShape, _Float32, PanelRows]],
+    *,
+    num_threads: int,
+    isa: str | None = None,
+) -> list[tuple[_Float32, _Float32, _Float32, _Float32]]: ...
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
 def build_info() -> BuildInfo: ...

@@ -7,6 +7,7 @@
 
 #include "core/message_passing.hpp"
 #include "python/metanetwork.hpp"
+#include "python/mlp.hpp"
 #include "python/parameters.hpp"
 
 namespace metaedit::python {
@@ -152,6 +153,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("official_forward", &official_forward, py::arg("blocks"), py::arg("h"), py::arg("e"), py::arg("parameters"),
           py::kw_only(), py::arg("isa") = py::none(), py::arg("out") = py::none(), kForwardDoc);
     bind_metanetwork(m);
+    bind_mlp(m);
     m.def(
         "isa", &active_isa_name,
         "The instruction set whose kernels run: the one that METAEDIT_ISA names, else the best of available_isas().\n\n"

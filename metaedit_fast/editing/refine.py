@@ -16,13 +16,13 @@ from collections import deque
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metaedit_fast.models.backprop import Floats, Trace, backward, trace
-from metaedit_fast.models.divergence import jsd_with_gradient
+from metaedit_fast.models import native
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import MLPSpec
 from metaedit_fast.models.statistics import ProbeStatistics, probe_statistics
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
 
 _MEMORY = 10
 _SUFFICIENT_DECREASE = 1e-4
@@ -64,7 +64,7 @@ def refine(
 ) -> tuple[MLP, RefineInfo]:
     """Lower the mean JSD between ``original`` and ``edited`` on the probe rows ``x [rows, n_inputs]``.
 
-    ``steps`` is the number of forward passes after the first, with at most as many backward passes.
+    ``steps`` is the number of passes, forward and backward, after the first.
     Only the weights in ``keep_mask`` (bool ``[n_weights]``; by default those that are not zero) and the
     biases and norm parameters that the model owns may change; all others keep their bits, so pruned
     weights stay zero. The result is never worse on ``x`` than ``edited``. No labels, no randomness.
@@ -76,7 +76,7 @@ def refine(
     if original.spec.n_outputs != edited.spec.n_outputs:
         raise ValueError(f"original: expected {edited.spec.n_outputs} outputs, got {original.spec.n_outputs}")
     problem = _Problem(edited, original, x, _free_parameters(edited, keep_mask))
-    # Training may step to where activations overflow; such a trial has no finite JSD and is not taken.
+    # A step may lead to where activations overflow; such a trial has no finite JSD and is not taken.
     with np.errstate(over="ignore", invalid="ignore"):
         best_step = _minimise(problem, steps)
     return edited.replace(problem.theta), RefineInfo(problem.history, best_step)
@@ -102,10 +102,12 @@ class _Problem:
         self._rows = edited.normalised(x)
         if len(self._rows) == 0:
             raise ValueError("x: expected at least one row, got none")
-        self._log_p = original.log_proba(x)
+        # Those of the kernels, so that a model is at a distance of exactly 0 from itself.
+        self._log_p = native.log_proba(original, x)
         self._free = free
         self.theta: NDArray[np.float32] = edited.theta.copy()
         self._mlp = MLP(edited.spec, self.theta)  # shares theta; the rows are normalised already
+        self._panels = native.rows_of(self._mlp, self._rows)
         self._scale = np.ones(free.size, np.float32)
         self.history: list[float] = []
 
@@ -127,16 +129,19 @@ class _Problem:
         """Go back to where ``point`` gave ``start``, bit for bit."""
         self.theta[self._free] = start
 
-    def value(self) -> tuple[float, Trace, Floats]:
-        """Mean JSD here, and what ``gradient`` needs; one forward pass."""
-        run = trace(self._mlp, self._rows)
-        divergence, output_gradient = jsd_with_gradient(self._log_p, run.outputs[-1])
-        self.history.append(float(divergence.mean()))
-        return self.history[-1], run, output_gradient
+    def value(self) -> tuple[float, Floats]:
+        """Mean JSD here and its gradient ``[n_parameters]``; one pass.
 
-    def gradient(self, run: Trace, output_gradient: Floats) -> Floats:
-        """Gradient at the point of ``run``; one backward pass."""
-        return np.asarray(backward(run, output_gradient).theta[self._free] * self._scale)
+        Most trials are taken, so the gradients of the few that are not cost less than keeping every layer's
+        values until it is known.
+        """
+        value, gradient = native.value_and_gradient(self._mlp, self._log_p, self._panels)
+        self.history.append(value)
+        return value, gradient
+
+    def gradient(self, gradient: Floats) -> Floats:
+        """The second result of ``value`` in the coordinates of the free parameters."""
+        return np.asarray(gradient.take(self._free) * self._scale)
 
 
 def _curvature(spec: MLPSpec, statistics: ProbeStatistics) -> NDArray[np.float32]:
@@ -153,12 +158,12 @@ def _curvature(spec: MLPSpec, statistics: ProbeStatistics) -> NDArray[np.float32
 
 def _minimise(problem: _Problem, steps: int) -> int:
     """L-BFGS with backtracking; leaves ``problem`` at the best point and returns that point's step."""
-    value, run, at_outputs = problem.value()
+    value, at_theta = problem.value()
     best_step = 0
     if steps == 0 or not value > 0.0:
         return best_step
     problem.precondition()
-    gradient = problem.gradient(run, at_outputs)
+    gradient = problem.gradient(at_theta)
     memory = _Memory()
     while len(problem.history) <= steps:
         if not float(gradient @ gradient) > 0.0:  # saturated: the gradient is lost to rounding
@@ -170,7 +175,7 @@ def _minimise(problem: _Problem, steps: int) -> int:
         start, length = problem.point(), 1.0
         while len(problem.history) <= steps:
             problem.move(start, direction, length)
-            trial, run, at_outputs = problem.value()
+            trial, at_theta = problem.value()
             if trial <= value + _SUFFICIENT_DECREASE * length * slope:
                 break
             length *= _backtrack(value, slope * length, trial)
@@ -180,7 +185,7 @@ def _minimise(problem: _Problem, steps: int) -> int:
         best_step = len(problem.history) - 1
         if best_step == steps or trial == 0.0:
             break
-        following = problem.gradient(run, at_outputs)
+        following = problem.gradient(at_theta)
         memory.add(np.float32(length) * direction, following - gradient)
         value, gradient = trial, following
     return best_step

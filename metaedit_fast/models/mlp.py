@@ -93,10 +93,13 @@ class MLP:
         return rows
 
     def logits(self, x: ArrayLike, dtype: type[np.floating] = np.float32) -> Floats:
-        """What the last layer gives, ``[rows, n_outputs]``, before any softmax or sigmoid."""
-        from metaedit_fast.models.backprop import trace
+        """What the last layer gives, ``[rows, n_outputs]``, before any softmax or sigmoid.
 
-        return trace(self, x, dtype).outputs[-1]
+        float32 runs on the compiled kernels, other precisions in numpy.
+        """
+        from metaedit_fast.models import backprop, native
+
+        return native.logits(self, x) if dtype is np.float32 else backprop.trace(self, x, dtype).outputs[-1]
 
     def forward(self, x: ArrayLike, dtype: type[np.floating] = np.float32) -> Floats:
         """What the model gives for rows ``[rows, n_inputs]``: ``[rows, n_outputs]``.
@@ -113,7 +116,9 @@ class MLP:
 
     def log_proba(self, x: ArrayLike, dtype: type[np.floating] = np.float32) -> Floats:
         """Log-probabilities ``[rows, classes]``; one output stands for two classes with logits (0, z)."""
-        return log_proba_of(self.logits(x, dtype))
+        from metaedit_fast.models import native
+
+        return native.log_proba(self, x) if dtype is np.float32 else log_proba_of(self.logits(x, dtype))
 
     def predict(self, x: ArrayLike) -> NDArray[np.intp]:
         """The most probable class of each row."""

@@ -6,10 +6,16 @@
 // the same reason these headers use nothing of the standard library but types.
 #pragma once
 
+#ifdef _MSC_VER
+#define METAEDIT_INLINE __forceinline
+#else
 #define METAEDIT_INLINE inline __attribute__((always_inline))
+#endif
 
 // In front of loops over the registers of a tile, whose bounds are small constants.
-#ifdef __clang__
+#ifdef _MSC_VER
+#define METAEDIT_UNROLL
+#elif defined(__clang__)
 #define METAEDIT_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define METAEDIT_UNROLL _Pragma("GCC unroll 32")

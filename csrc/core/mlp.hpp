@@ -1,0 +1,109 @@
+// Trained MLPs on rows: forward, and backward to the parameters. Equivalent to metaedit_fast/models/backprop.py,
+// statistics.py and divergence.py in float32.
+//
+// A network's result depends on nothing but the network, the rows and the instruction set: not on the other
+// networks of the call, nor on the number of threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/aligned.hpp"
+#include "cpu/isa.hpp"
+
+namespace metaedit {
+
+// In the order of spec.ACTIVATIONS.
+enum class Activation : std::int64_t {
+    identity,
+    relu,
+    gelu,
+    gelu_tanh,
+    silu,
+    tanh,
+    leaky_relu,
+    sigmoid,
+    elu,
+    relu6,
+    count
+};
+
+// h = act(norm(x W + b) + skips); offsets count floats in θ.
+struct MlpLayer {
+    std::int64_t n_in, n_out;
+    Activation activation;
+    float alpha;
+    bool has_norm;
+    float epsilon;
+    std::vector<std::int64_t> skips;  // their neuron layers; 0 is the inputs
+    std::int64_t weight, bias;        // weight is [n_in][n_out]
+    std::int64_t norm_scale, norm_shift;
+};
+
+struct MlpShape {
+    std::vector<MlpLayer> layers;
+    std::int64_t n_weights, n_parameters;
+    bool is_regressor;
+
+    std::int64_t n_inputs() const { return layers.front().n_in; }
+    std::int64_t n_outputs() const { return layers.back().n_out; }
+    // One output stands for two classes with logits (0, z).
+    std::int64_t n_classes() const { return n_outputs() == 1 ? 2 : n_outputs(); }
+};
+
+// Rows of a panel: four vectors of the widest instruction set, and a multiple of every other's.
+inline constexpr std::int64_t kPanelRows = 64;
+
+// Rows as the kernels read them, [panel][feature][64]. Copies of the last row fill the last panel: numbers as
+// finite as the others, which zeros would not always give.
+class PanelRows {
+  public:
+    PanelRows(const float* rows, std::int64_t n_rows, std::int64_t n_features);
+
+    std::int64_t n_rows() const { return n_rows_; }
+    std::int64_t n_features() const { return n_features_; }
+    std::int64_t n_panels() const { return (n_rows_ + kPanelRows - 1) / kPanelRows; }
+    const float* panel(std::int64_t i) const { return values_.data() + i * n_features_ * kPanelRows; }
+
+  private:
+    std::int64_t n_rows_, n_features_;
+    AlignedFloats values_;
+};
+
+// One network on its rows; shape.n_inputs() must be rows.n_features().
+struct MlpRun {
+    const MlpShape* shape;
+    const float* theta;
+    const PanelRows* rows;
+};
+
+struct LogitsTask {
+    MlpRun run;
+    bool log_probabilities;  // else logits
+    float* out;              // [rows][n_classes or n_outputs]
+};
+
+// Mean Jensen-Shannon divergence to log_p, in nats, and its gradient. At least one row.
+struct DivergenceTask {
+    MlpRun run;
+    const float* log_p;  // [rows][n_classes]
+    double* value;
+    float* gradient;  // [n_parameters]
+};
+
+// The numbers of models/statistics.py. At least one row.
+struct StatisticsTask {
+    MlpRun run;
+    float *mean, *deviation;  // [all neurons, the inputs first]
+    float* gradient;          // E[g²], [all linear outputs]
+    float* edge;              // E[a² g²], [n_weights]
+};
+
+// All tasks, the costliest first, on up to n_threads threads of this call's own (one of them the caller's).
+void mlp_logits(std::span<const LogitsTask> tasks, Isa isa, int n_threads);
+void mlp_divergence(std::span<const DivergenceTask> tasks, Isa isa, int n_threads);
+void mlp_statistics(std::span<const StatisticsTask> tasks, Isa isa, int n_threads);
+
+}  // namespace metaedit

@@ -1,0 +1,167 @@
+#include "cpu/mlp/network.hpp"
+
+#include <algorithm>
+
+namespace metaedit::mlp {
+
+void Network::start(const MlpRun& run, std::int64_t chunk_panels, bool keeps_slopes) {
+    run_ = run;
+    chunk_panels_ = chunk_panels;
+    keeps_slopes_ = keeps_slopes;
+    offsets_.clear();
+    std::int64_t size = 0, n_layers = 0;
+    bool has_norm = false;
+    for (const MlpLayer& layer : run.shape->layers) {
+        offsets_.push_back(size);
+        size += layer.n_out * chunk_panels * kPanelRows;
+        has_norm = has_norm || layer.has_norm;
+        ++n_layers;
+    }
+    outputs_ = output_buffer_.of_size(size);
+    if (keeps_slopes) {
+        slopes_ = slope_buffer_.of_size(size);
+        gradients_ = gradient_buffer_.of_size(size);
+    }
+    if (has_norm) {
+        standardised_ = standardised_buffer_.of_size(size);
+        inverse_std_ = inverse_buffer_.of_size(n_layers * chunk_panels * kPanelRows);
+    }
+}
+
+const float* Network::output(std::int64_t neuron_layer, std::int64_t panel) const {
+    if (neuron_layer == 0) return run_.rows->panel(first_panel_ + panel);
+    return at(outputs_, neuron_layer - 1, panel);
+}
+
+float* Network::at(float* values, std::int64_t layer, std::int64_t panel) const {
+    const auto i = static_cast<std::size_t>(layer);
+    return values + offsets_[i] + panel * run_.shape->layers[i].n_out * kPanelRows;
+}
+
+Norm Network::norm_of(std::size_t layer, std::int64_t panel) const {
+    const MlpLayer& of = run_.shape->layers[layer];
+    const auto i = static_cast<std::int64_t>(layer);
+    return {.scale = run_.theta + of.norm_scale,
+            .shift = run_.theta + of.norm_shift,
+            .epsilon = of.epsilon,
+            .n = of.n_out,
+            .standardised = at(standardised_, i, panel),
+            .inverse_std = inverse_std_ + (i * chunk_panels_ + panel) * kPanelRows};
+}
+
+void Network::forward(std::int64_t first_panel, std::int64_t n_panels) {
+    first_panel_ = first_panel;
+    n_panels_ = n_panels;
+    for (std::int64_t panel = 0; panel < n_panels; ++panel) forward_panel(panel);
+}
+
+void Network::forward_panel(std::int64_t panel) {
+    const std::vector<MlpLayer>& layers = run_.shape->layers;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+        const MlpLayer& layer = layers[i];
+        const auto index = static_cast<std::int64_t>(i);
+        float* z = at(outputs_, index, panel);
+        kernels_.product({.a = run_.theta + layer.weight,
+                          .row_stride = 1,
+                          .column_stride = layer.n_out,
+                          .bias = run_.theta + layer.bias,
+                          .b = output(index, panel),
+                          .n_b = layer.n_in,
+                          .c = z,
+                          .n_c = layer.n_out});
+        if (layer.has_norm) kernels_.norm(norm_of(i, panel), z);
+        for (const std::int64_t source : layer.skips) {
+            const std::int64_t width =
+                source == 0 ? run_.shape->n_inputs() : layers[static_cast<std::size_t>(source - 1)].n_out;
+            kernels_.add(output(source, panel), z, std::min(width, layer.n_out));
+        }
+        if (layer.activation == Activation::identity) continue;
+        kernels_.activate({.activation = layer.activation,
+                           .alpha = layer.alpha,
+                           .z = z,
+                           .slope = keeps_slopes_ ? at(slopes_, index, panel) : nullptr,
+                           .n = layer.n_out});
+    }
+}
+
+void Network::backward(float* theta_gradient) {
+    for (std::int64_t panel = 0; panel < n_panels_; ++panel) backward_panel(panel, theta_gradient);
+}
+
+void Network::backward_panel(std::int64_t panel, float* theta_gradient) {
+    const std::vector<MlpLayer>& layers = run_.shape->layers;
+    // All but the last, which the caller wrote: additions only, so that skips need no case of their own.
+    for (std::size_t i = 0; i + 1 < layers.size(); ++i) {
+        std::fill_n(at(gradients_, static_cast<std::int64_t>(i), panel), layers[i].n_out * kPanelRows, 0.0F);
+    }
+    for (std::size_t i = layers.size(); i-- > 0;) {
+        const MlpLayer& layer = layers[i];
+        const auto index = static_cast<std::int64_t>(i);
+        float* gradient = at(gradients_, index, panel);
+        if (layer.activation != Activation::identity) {
+            kernels_.multiply(at(slopes_, index, panel), gradient, layer.n_out);
+        }
+        for (const std::int64_t source : layer.skips) {
+            if (source == 0) continue;  // nobody asks for the gradient of the inputs
+            const std::int64_t width = layers[static_cast<std::size_t>(source - 1)].n_out;
+            kernels_.add(gradient, at(gradients_, source - 1, panel), std::min(width, layer.n_out));
+        }
+        if (layer.has_norm) {
+            kernels_.norm_backward({.norm = norm_of(i, panel),
+                                    .gradient = gradient,
+                                    .scale_gradient = theta_gradient + layer.norm_scale,
+                                    .shift_gradient = theta_gradient + layer.norm_shift});
+        }
+        if (i == 0) continue;
+        kernels_.product({.a = run_.theta + layer.weight,
+                          .row_stride = layer.n_out,
+                          .column_stride = 1,
+                          .bias = nullptr,
+                          .b = gradient,
+                          .n_b = layer.n_out,
+                          .c = at(gradients_, index - 1, panel),
+                          .n_c = layer.n_in});
+    }
+}
+
+void Network::add_products(float* theta_gradient) {
+    for (std::size_t i = 0; i < run_.shape->layers.size(); ++i) {
+        const MlpLayer& layer = run_.shape->layers[i];
+        const auto index = static_cast<std::int64_t>(i);
+        const Features gradient = linear_gradient(index);
+        kernels_.row_products({outputs(index), gradient, theta_gradient + layer.weight, true});
+        kernels_.row_sums({gradient, theta_gradient + layer.bias, true});
+    }
+}
+
+Features Network::outputs(std::int64_t neuron_layer) const {
+    const std::int64_t n = neuron_layer == 0 ? run_.shape->n_inputs()
+                                             : run_.shape->layers[static_cast<std::size_t>(neuron_layer - 1)].n_out;
+    return {output(neuron_layer, 0), n, n_panels_};
+}
+
+Features Network::linear_gradient(std::int64_t layer) const {
+    return {at(gradients_, layer, 0), run_.shape->layers[static_cast<std::size_t>(layer)].n_out, n_panels_};
+}
+
+const float* Network::logits(std::int64_t panel) const {
+    return output(static_cast<std::int64_t>(run_.shape->layers.size()), panel);
+}
+
+float* Network::output_gradient(std::int64_t panel) {
+    return at(gradients_, static_cast<std::int64_t>(run_.shape->layers.size()) - 1, panel);
+}
+
+const float* Network::log_probabilities(std::int64_t panel) {
+    float* log_p = class_buffer_.of_size(run_.shape->n_classes() * kPanelRows);
+    kernels_.log_softmax({logits(panel), run_.shape->n_outputs(), log_p});
+    return log_p;
+}
+
+const float* Network::keeps(std::int64_t panel) {
+    const std::int64_t n = run_.rows->n_rows() - panel * kPanelRows;
+    for (std::int64_t row = 0; row < kPanelRows; ++row) keeps_[row] = row < n ? 1.0F : 0.0F;
+    return keeps_;
+}
+
+}  // namespace metaedit::mlp

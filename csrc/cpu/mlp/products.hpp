@@ -1,0 +1,165 @@
+// Matrix products on panels of 64 rows, and sums over rows. The order of the additions into a number depends on
+// the shapes alone: a row's bits are the same wherever it stands in a panel.
+#pragma once
+
+#include "cpu/mlp/kernels.hpp"
+#include "cpu/mlp/math.hpp"
+
+namespace metaedit::mlp {
+
+// kRows values of c for kVectors vectors of rows of the panel.
+template <class S, int kRows, int kVectors>
+METAEDIT_INLINE void product_tile(const Product& op, std::int64_t first, std::int64_t lane) {
+    using V = typename S::V;
+    V sums[kRows][kVectors];
+    float* c = op.c + first * kPanelRows + lane;
+    METAEDIT_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+        METAEDIT_UNROLL
+        for (int j = 0; j < kVectors; ++j) {
+            sums[r][j] = op.bias != nullptr ? S::all(op.bias[first + r]) : S::load(c + r * kPanelRows + j * S::kLanes);
+        }
+    }
+    const float* a = op.a + first * op.row_stride;
+    const float* b = op.b + lane;
+    for (std::int64_t k = 0; k < op.n_b; ++k, a += op.column_stride, b += kPanelRows) {
+        V x[kVectors];
+        METAEDIT_UNROLL
+        for (int j = 0; j < kVectors; ++j) x[j] = S::load(b + j * S::kLanes);
+        METAEDIT_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+            const V weight = S::all(a[r * op.row_stride]);
+            METAEDIT_UNROLL
+            for (int j = 0; j < kVectors; ++j) sums[r][j] = S::fma(weight, x[j], sums[r][j]);
+        }
+    }
+    METAEDIT_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+        METAEDIT_UNROLL
+        for (int j = 0; j < kVectors; ++j) S::store(c + r * kPanelRows + j * S::kLanes, sums[r][j]);
+    }
+}
+
+template <class S, int kRows>
+METAEDIT_INLINE void product_rows(const Product& op, std::int64_t first) {
+    constexpr int kWidth = S::kProductVectors * S::kLanes;
+    for (std::int64_t lane = 0; lane < kPanelRows; lane += kWidth) {
+        product_tile<S, kRows, S::kProductVectors>(op, first, lane);
+    }
+}
+
+template <class S>
+METAEDIT_INLINE void product(const Product& op) {
+    constexpr int kRows = S::kProductRows;
+    std::int64_t first = 0;
+    // Two tiles of 4 are better than one of 6 and one of 2.
+    for (; op.n_c - first >= kRows && op.n_c - first != 8; first += kRows) product_rows<S, kRows>(op, first);
+    for (; op.n_c - first >= 4; first += 4) product_rows<S, 4>(op, first);
+    for (; op.n_c - first >= 2; first += 2) product_rows<S, 2>(op, first);
+    for (; first < op.n_c; ++first) product_rows<S, 1>(op, first);
+}
+
+// Sums over rows are sums across lanes. They are taken for kLanes pairs of features together, in a tree of
+// additions that transposes: kA features of a by 4 of b. Behind the last feature a tile repeats it.
+template <class S>
+METAEDIT_INLINE void row_products(const RowProducts& op) {
+    using V = typename S::V;
+    constexpr int kB = 4, kA = S::kLanes / kB;
+    for (std::int64_t i = 0; i < op.a.n; i += kA) {
+        for (std::int64_t j = 0; j < op.b.n; j += kB) {
+            const float* a[kA];
+            const float* b[kB];
+            METAEDIT_UNROLL
+            for (int r = 0; r < kA; ++r) a[r] = op.a.values + (i + r < op.a.n ? i + r : op.a.n - 1) * kPanelRows;
+            METAEDIT_UNROLL
+            for (int s = 0; s < kB; ++s) b[s] = op.b.values + (j + s < op.b.n ? j + s : op.b.n - 1) * kPanelRows;
+            V sums[S::kLanes];
+            METAEDIT_UNROLL
+            for (int t = 0; t < S::kLanes; ++t) sums[t] = S::all(0.0F);
+            for (std::int64_t panel = 0; panel < op.a.n_panels; ++panel) {
+                const std::int64_t from_a = panel * op.a.n * kPanelRows, from_b = panel * op.b.n * kPanelRows;
+                for (std::int64_t lane = 0; lane < kPanelRows; lane += S::kLanes) {
+                    V y[kB];
+                    METAEDIT_UNROLL
+                    for (int s = 0; s < kB; ++s) y[s] = S::load(b[s] + from_b + lane);
+                    METAEDIT_UNROLL
+                    for (int r = 0; r < kA; ++r) {
+                        const V x = S::load(a[r] + from_a + lane);
+                        METAEDIT_UNROLL
+                        for (int s = 0; s < kB; ++s) sums[r * kB + s] = S::fma(x, y[s], sums[r * kB + s]);
+                    }
+                }
+            }
+            float tile[S::kLanes];
+            S::store(tile, S::sums_of(sums));
+            for (int r = 0; r < kA && i + r < op.a.n; ++r) {
+                float* out = op.out + (i + r) * op.b.n + j;
+                for (int s = 0; s < kB && j + s < op.b.n; ++s) {
+                    out[s] = op.add ? out[s] + tile[r * kB + s] : tile[r * kB + s];
+                }
+            }
+        }
+    }
+}
+
+template <class S>
+METAEDIT_INLINE void row_sums(const RowSums& op) {
+    for (std::int64_t i = 0; i < op.x.n; ++i) {
+        typename S::V sum = S::all(0.0F);
+        for (std::int64_t panel = 0; panel < op.x.n_panels; ++panel) {
+            const float* x = op.x.values + (panel * op.x.n + i) * kPanelRows;
+            for (std::int64_t lane = 0; lane < kPanelRows; lane += S::kLanes) sum = S::add(sum, S::load(x + lane));
+        }
+        op.out[i] = op.add ? op.out[i] + S::sum(sum) : S::sum(sum);
+    }
+}
+
+template <class S>
+METAEDIT_INLINE void moments(const Moments& op) {
+    using V = typename S::V;
+    for (std::int64_t i = 0; i < op.x.n; ++i) {
+        float mean = 0.0F;
+        for (const bool squares : {false, true}) {
+            const V centre = S::all(mean);
+            V sum = S::all(0.0F);
+            for (std::int64_t panel = 0; panel < op.x.n_panels; ++panel) {
+                const float* x = op.x.values + (panel * op.x.n + i) * kPanelRows;
+                const bool last = panel == op.x.n_panels - 1;
+                for (std::int64_t lane = 0; lane < kPanelRows; lane += S::kLanes) {
+                    const V value = S::sub(S::load(x + lane), centre);
+                    const V keeps = last ? S::load(op.keeps + lane) : S::all(1.0F);
+                    sum = S::fma(squares ? S::mul(value, value) : value, keeps, sum);
+                }
+            }
+            if (squares) {
+                op.squares[i] = S::sum(sum);
+            } else {
+                mean = S::sum(sum) / static_cast<float>(op.n_rows);
+            }
+        }
+        op.mean[i] = mean;
+    }
+}
+
+// y += x, y *= x, y = x² or y += x² on n features of a panel.
+template <class S>
+METAEDIT_INLINE void add(const float* x, float* y, std::int64_t n) {
+    for (std::int64_t i = 0; i < n * kPanelRows; i += S::kLanes)
+        S::store(y + i, S::add(S::load(y + i), S::load(x + i)));
+}
+
+template <class S>
+METAEDIT_INLINE void multiply(const float* x, float* y, std::int64_t n) {
+    for (std::int64_t i = 0; i < n * kPanelRows; i += S::kLanes)
+        S::store(y + i, S::mul(S::load(y + i), S::load(x + i)));
+}
+
+template <class S>
+METAEDIT_INLINE void square(const float* x, float* y, std::int64_t n, bool to_sum) {
+    for (std::int64_t i = 0; i < n * kPanelRows; i += S::kLanes) {
+        const typename S::V value = S::load(x + i);
+        S::store(y + i, to_sum ? S::fma(value, value, S::load(y + i)) : S::mul(value, value));
+    }
+}
+
+}  // namespace metaedit::mlp

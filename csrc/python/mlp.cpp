@@ -1,0 +1,234 @@
+// MlpShape, PanelRows and what runs on them.
+
+#include "python/mlp.hpp"
+
+#include <pybind11/stl.h>
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <tuple>
+
+#include "core/mlp.hpp"
+#include "python/arrays.hpp"
+
+namespace metaedit::python {
+namespace {
+
+// Far beyond any network that fits a machine, and far from overflow when multiplied.
+constexpr std::int64_t kMaxWidth = std::int64_t{1} << 24;
+
+using LayerTuple = std::tuple<std::int64_t, std::int64_t, float, bool, float>;
+using SkipTuple = std::pair<std::int64_t, std::int64_t>;
+
+MlpShape make_shape(std::int64_t n_inputs, const std::vector<LayerTuple>& layers, const std::vector<SkipTuple>& skips,
+                    bool is_regressor) {
+    const auto expect_width = [](std::int64_t width) {
+        if (width < 1 || width > kMaxWidth) {
+            throw py::value_error("width: expected 1 to 2^24, got " + std::to_string(width));
+        }
+    };
+    expect_width(n_inputs);
+    if (layers.empty()) throw py::value_error("layers: expected at least one");
+    MlpShape shape{.layers = {}, .n_weights = 0, .n_parameters = 0, .is_regressor = is_regressor};
+    std::int64_t n_in = n_inputs;
+    for (const auto& [width, activation, alpha, has_norm, epsilon] : layers) {
+        expect_width(width);
+        if (activation < 0 || activation >= static_cast<std::int64_t>(Activation::count)) {
+            throw py::value_error("activation: expected an index into ACTIVATIONS, got " + std::to_string(activation));
+        }
+        shape.layers.push_back({.n_in = n_in,
+                                .n_out = width,
+                                .activation = static_cast<Activation>(activation),
+                                .alpha = alpha,
+                                .has_norm = has_norm,
+                                .epsilon = epsilon,
+                                .skips = {},
+                                .weight = shape.n_weights,
+                                .bias = 0,
+                                .norm_scale = 0,
+                                .norm_shift = 0});
+        shape.n_weights += n_in * width;
+        n_in = width;
+    }
+    std::int64_t next = shape.n_weights;
+    for (MlpLayer& layer : shape.layers) {
+        layer.bias = next;
+        next += layer.n_out;
+    }
+    for (MlpLayer& layer : shape.layers) {
+        if (!layer.has_norm) continue;
+        layer.norm_scale = next;
+        layer.norm_shift = next + layer.n_out;
+        next += 2 * layer.n_out;
+    }
+    shape.n_parameters = next;
+    for (const auto& [source, target] : skips) {
+        if (source < 0 || source >= target || target > static_cast<std::int64_t>(shape.layers.size())) {
+            throw py::value_error("skips: expected source < target, target a layer, got (" + std::to_string(source) +
+                                  ", " + std::to_string(target) + ")");
+        }
+        shape.layers[static_cast<std::size_t>(target - 1)].skips.push_back(source);
+    }
+    return shape;
+}
+
+PanelRows make_rows(const py::object& x) {
+    const py::array rows = expect_array<float>(x, "x", {kAny, kAny});
+    if (rows.shape(1) < 1) throw py::value_error("x: expected at least one column");
+    return PanelRows(floats(rows), rows.shape(0), rows.shape(1));
+}
+
+// The models of a call, and what keeps their memory alive.
+class Runs {
+  public:
+    // `fields` is the number of entries of each tuple.
+    Runs(const py::sequence& models, std::size_t fields, bool needs_rows) : models_(models) {
+        for (std::size_t i = 0; i < models_.size(); ++i) {
+            const std::string name = "models[" + std::to_string(i) + "]";
+            const py::object given = models_[i];
+            if (!py::isinstance<py::tuple>(given) || py::len(given) != fields) {
+                throw py::type_error(name + ": expected a tuple of " + std::to_string(fields) + ", got " +
+                                     py::str(py::type::of(given)).cast<std::string>());
+            }
+            const auto model = py::reinterpret_borrow<py::tuple>(given);
+            kept_.push_back(model);
+            const auto* shape = model[0].cast<const MlpShape*>();
+            const auto* rows = model[2].cast<const PanelRows*>();
+            if (shape == nullptr || rows == nullptr)
+                throw py::type_error(name + ": expected a shape and rows, got None");
+            const py::array theta = keep(expect_array<float>(model[1], name + ".theta", {shape->n_parameters}));
+            if (rows->n_features() != shape->n_inputs()) {
+                throw py::value_error(name + ".rows: expected " + std::to_string(shape->n_inputs()) + " columns, got " +
+                                      std::to_string(rows->n_features()));
+            }
+            if (needs_rows && rows->n_rows() == 0) throw py::value_error("x: expected at least one row, got none");
+            runs_.push_back({shape, floats(theta), rows});
+        }
+    }
+
+    std::size_t size() const { return runs_.size(); }
+    const MlpRun& operator[](std::size_t i) const { return runs_[i]; }
+    py::handle field(std::size_t i, std::size_t which) const { return kept_[i][which]; }
+    const py::array& keep(py::array array) {
+        arrays_.push_back(std::move(array));
+        return arrays_.back();
+    }
+
+  private:
+    py::sequence models_;
+    std::vector<py::tuple> kept_;
+    std::vector<py::array> arrays_;
+    std::vector<MlpRun> runs_;
+};
+
+// A new array, full of NaN: what a kernel forgets to write shows.
+py::array_t<float> poisoned(const Shape& shape) {
+    py::array_t<float> array(shape);
+    std::fill_n(array.mutable_data(), array.size(), std::numeric_limits<float>::quiet_NaN());
+    return array;
+}
+
+Isa level_of(const std::optional<std::string>& isa, int num_threads) {
+    if (num_threads < 1) {
+        throw py::value_error("num_threads: expected at least 1, got " + std::to_string(num_threads));
+    }
+    return isa ? available_isa(*isa, "isa") : active_isa();
+}
+
+py::list logits(const py::sequence& models, bool log_probabilities, int num_threads,
+                const std::optional<std::string>& isa) {
+    const Isa level = level_of(isa, num_threads);
+    const Runs runs(models, 3, false);
+    std::vector<LogitsTask> tasks;
+    py::list found;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        const MlpShape& shape = *runs[i].shape;
+        const std::int64_t n = log_probabilities ? shape.n_classes() : shape.n_outputs();
+        py::array_t<float> out = poisoned({runs[i].rows->n_rows(), n});
+        tasks.push_back({runs[i], log_probabilities, out.mutable_data()});
+        found.append(out);
+    }
+    {
+        const py::gil_scoped_release released;
+        mlp_logits(tasks, level, num_threads);
+    }
+    return found;
+}
+
+py::list divergence(const py::sequence& models, int num_threads, const std::optional<std::string>& isa) {
+    const Isa level = level_of(isa, num_threads);
+    Runs runs(models, 4, true);
+    std::vector<DivergenceTask> tasks;
+    std::vector<double> values(runs.size(), std::numeric_limits<double>::quiet_NaN());
+    std::vector<py::array_t<float>> gradients;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        const std::string name = "models[" + std::to_string(i) + "].log_p";
+        const py::array& log_p = runs.keep(
+            expect_array<float>(runs.field(i, 3), name, {runs[i].rows->n_rows(), runs[i].shape->n_classes()}));
+        gradients.push_back(poisoned({runs[i].shape->n_parameters}));
+        tasks.push_back({runs[i], floats(log_p), &values[i], gradients[i].mutable_data()});
+    }
+    {
+        const py::gil_scoped_release released;
+        mlp_divergence(tasks, level, num_threads);
+    }
+    py::list found;
+    for (std::size_t i = 0; i < runs.size(); ++i) found.append(py::make_tuple(values[i], gradients[i]));
+    return found;
+}
+
+py::list statistics(const py::sequence& models, int num_threads, const std::optional<std::string>& isa) {
+    const Isa level = level_of(isa, num_threads);
+    const Runs runs(models, 3, true);
+    std::vector<StatisticsTask> tasks;
+    py::list found;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        std::int64_t n_linear = 0;
+        for (const MlpLayer& layer : runs[i].shape->layers) n_linear += layer.n_out;
+        const std::int64_t n_neurons = runs[i].shape->n_inputs() + n_linear;
+        py::array_t<float> mean = poisoned({n_neurons}), deviation = poisoned({n_neurons});
+        py::array_t<float> gradient = poisoned({n_linear}), edge = poisoned({runs[i].shape->n_weights});
+        tasks.push_back(
+            {runs[i], mean.mutable_data(), deviation.mutable_data(), gradient.mutable_data(), edge.mutable_data()});
+        found.append(py::make_tuple(mean, deviation, gradient, edge));
+    }
+    {
+        const py::gil_scoped_release released;
+        mlp_statistics(tasks, level, num_threads);
+    }
+    return found;
+}
+
+constexpr const char* kShapeDoc =
+    "An architecture for the kernels: layers are tuples (width, index into ACTIVATIONS, alpha, layer norm or not,\n"
+    "epsilon), skips pairs of neuron layers (source, target). Raises ValueError for a width, activation or skip out\n"
+    "of range.";
+constexpr const char* kRowsDoc =
+    "A copy of float32 rows [rows, features] in the order in which the kernels read them; use it for any number of\n"
+    "models, from any number of threads.";
+constexpr const char* kLogitsDoc =
+    "Logits [rows, outputs], or log-probabilities [rows, classes], of each model (MlpShape, θ float32, PanelRows).";
+constexpr const char* kDivergenceDoc =
+    "(mean JSD to log_p in nats, its gradient [parameters]) of each model (MlpShape, θ, PanelRows, log_p float32\n"
+    "[rows, classes]). Raises ValueError for no rows.";
+constexpr const char* kStatisticsDoc =
+    "(mean [neurons], std [neurons], E[g²] [linear outputs], E[a² g²] [weights]) of each model (MlpShape, θ,\n"
+    "PanelRows); see metaedit_fast.models.statistics. Raises ValueError for no rows.";
+
+}  // namespace
+
+void bind_mlp(py::module_& m) {
+    py::class_<MlpShape>(m, "MlpShape", kShapeDoc)
+        .def(py::init(&make_shape), py::arg("n_inputs"), py::arg("layers"), py::arg("skips"), py::kw_only(),
+             py::arg("is_regressor"));
+    py::class_<PanelRows>(m, "PanelRows", kRowsDoc).def(py::init(&make_rows), py::arg("x"));
+    m.def("mlp_logits", &logits, py::arg("models"), py::kw_only(), py::arg("log_probabilities"), py::arg("num_threads"),
+          py::arg("isa") = py::none(), kLogitsDoc);
+    m.def("mlp_divergence", &divergence, py::arg("models"), py::kw_only(), py::arg("num_threads"),
+          py::arg("isa") = py::none(), kDivergenceDoc);
+    m.def("mlp_statistics", &statistics, py::arg("models"), py::kw_only(), py::arg("num_threads"),
+          py::arg("isa") = py::none(), kStatisticsDoc);
+}
+
+}  // namespace metaedit::python

@@ -1,0 +1,10 @@
+// Trained MLPs on rows, for module.cpp.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace metaedit::python {
+
+void bind_mlp(pybind11::module_& m);
+
+}  // namespace metaedit::python

@@ -1,0 +1,129 @@
+"""Float32 passes of MLPs over rows, on the compiled kernels: logits, divergence with gradient, probe statistics.
+
+The numpy code of ``backprop`` defines what they compute and stays the way to other precisions. Rows lie in
+vector lanes, so a pass costs little beside its multiplications. A model's result depends on the model, the
+rows and the instruction set alone, to the bit: neither on the other models of a call nor on the number of
+threads. Elementary functions are good to 1e-6 relative.
+
+The functions for many models take them with the same rows; ``METAEDIT_ISA`` and ``METAEDIT_NUM_THREADS``
+choose as in ``metaedit_fast.kernels.native``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from metaedit_fast import _core
+from metaedit_fast.models.mlp import MLP
+from metaedit_fast.models.spec import ACTIVATIONS, MLPSpec
+from metaedit_fast.threads import thread_count
+
+Float32 = NDArray[np.float32]
+Statistics = tuple[Float32, Float32, Float32, Float32]
+
+
+@functools.lru_cache(maxsize=4096)
+def shape_of(spec: MLPSpec) -> _core.MlpShape:
+    """The architecture as the kernels take it."""
+    return _core.MlpShape(
+        spec.n_inputs,
+        [(x.width, ACTIVATIONS.index(x.activation), x.alpha, x.norm == "layer", x.eps) for x in spec.layers],
+        list(spec.skips),
+        is_regressor=spec.output == "identity",
+    )
+
+
+def rows_of(mlp: MLP, x: ArrayLike) -> _core.PanelRows:
+    """Rows ``[rows, n_inputs]`` as the first layer of ``mlp`` receives them, laid out for the kernels.
+
+    Raises ``ValueError`` for another shape.
+    """
+    return _core.PanelRows(np.ascontiguousarray(mlp.normalised(x), np.float32))
+
+
+def logits(mlp: MLP, x: ArrayLike, *, isa: str | None = None) -> Float32:
+    """Equivalent to: ``trace(mlp, x).outputs[-1]``, ``[rows, n_outputs]``."""
+    return logits_of([mlp], x, num_threads=1, isa=isa)[0]
+
+
+def log_proba(mlp: MLP, x: ArrayLike, *, isa: str | None = None) -> Float32:
+    """Equivalent to: ``log_proba_of(logits(mlp, x))``, ``[rows, classes]``."""
+    return log_proba_of_all([mlp], x, num_threads=1, isa=isa)[0]
+
+
+def value_and_gradient(
+    mlp: MLP, log_p: Float32, x: ArrayLike | _core.PanelRows, *, isa: str | None = None
+) -> tuple[float, Float32]:
+    """Mean JSD of the predictions to ``log_p`` (float32 ``[rows, classes]``), in nats, and its gradient ``[θ]``.
+
+    ``x`` is rows, or what ``rows_of`` made of them, which saves time where the same rows come again.
+
+    Equivalent to: ``jsd_with_gradient(log_p, run.outputs[-1])`` of ``run = trace(mlp, x)``, its first result
+    averaged, its second one through ``backward(run, ...).theta``.
+    Raises ``ValueError`` for no rows or a wrong shape, ``TypeError`` for a ``log_p`` that is not float32.
+    """
+    rows = x if isinstance(x, _core.PanelRows) else rows_of(mlp, x)
+    item = (shape_of(mlp.spec), mlp.theta, rows, log_p)
+    return _core.mlp_divergence([item], num_threads=1, isa=isa)[0]
+
+
+def probe_statistics(mlp: MLP, x: ArrayLike, *, isa: str | None = None) -> Statistics:
+    """``(mean, std, gradient, edge)`` as ``statistics.ProbeStatistics`` has them, all layers in one array each.
+
+    Raises ``ValueError`` for no rows or a wrong shape.
+    """
+    return probe_statistics_of([mlp], x, num_threads=1, isa=isa)[0]
+
+
+def logits_of(
+    mlps: Sequence[MLP], x: ArrayLike, *, num_threads: int | None = None, isa: str | None = None
+) -> list[Float32]:
+    """``logits`` of many models on the same rows."""
+    return _core.mlp_logits(_items(mlps, x), log_probabilities=False, num_threads=thread_count(num_threads), isa=isa)
+
+
+def log_proba_of_all(
+    mlps: Sequence[MLP], x: ArrayLike, *, num_threads: int | None = None, isa: str | None = None
+) -> list[Float32]:
+    """``log_proba`` of many models on the same rows."""
+    return _core.mlp_logits(_items(mlps, x), log_probabilities=True, num_threads=thread_count(num_threads), isa=isa)
+
+
+def values_and_gradients(
+    mlps: Sequence[MLP],
+    log_p: Sequence[Float32],
+    x: ArrayLike,
+    *,
+    num_threads: int | None = None,
+    isa: str | None = None,
+) -> list[tuple[float, Float32]]:
+    """``value_and_gradient`` of many models, each with its own ``log_p``, on the same rows."""
+    items = [(*item, p) for item, p in zip(_items(mlps, x), log_p, strict=True)]
+    return _core.mlp_divergence(items, num_threads=thread_count(num_threads), isa=isa)
+
+
+def probe_statistics_of(
+    mlps: Sequence[MLP], x: ArrayLike, *, num_threads: int | None = None, isa: str | None = None
+) -> list[Statistics]:
+    """``probe_statistics`` of many models on the same rows."""
+    return _core.mlp_statistics(_items(mlps, x), num_threads=thread_count(num_threads), isa=isa)
+
+
+def _items(mlps: Sequence[MLP], x: ArrayLike) -> list[tuple[_core.MlpShape, Float32, _core.PanelRows]]:
+    """The models with their rows; those without a normalisation of their own share one copy of the rows."""
+    shared: dict[int, _core.PanelRows] = {}
+    items = []
+    for mlp in mlps:
+        if mlp.input_scale is None and mlp.input_shift is None:
+            n_inputs = mlp.spec.n_inputs
+            if n_inputs not in shared:
+                shared[n_inputs] = rows_of(mlp, x)
+            rows = shared[n_inputs]
+        else:
+            rows = rows_of(mlp, x)
+        items.append((shape_of(mlp.spec), mlp.theta, rows))
+    return items
