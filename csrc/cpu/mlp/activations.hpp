@@ -104,6 +104,8 @@ METAEDIT_INLINE void activate(const Activate& op) {
 }
 
 // z becomes its standardised rows times scale plus shift. Each lane is a row, so its sums are plain additions.
+// Here and backward, what is added was rounded first: a fused multiply-add favours one of two neurons, and where a
+// norm has but two, their gradients are so small a difference that it would show.
 template <class S>
 METAEDIT_INLINE void norm(const Norm& op, float* z) {
     using V = typename S::V;
@@ -115,7 +117,7 @@ METAEDIT_INLINE void norm(const Norm& op, float* z) {
         V squares = S::all(0.0F);
         for (std::int64_t i = 0; i < op.n; ++i) {
             const V centred = S::sub(S::load(z + i * kPanelRows + lane), mean);
-            squares = S::fma(centred, centred, squares);
+            squares = S::add(squares, S::mul(centred, centred));
         }
         const V inverse = S::div(one, S::sqrt(S::fma(squares, share, S::all(op.epsilon))));
         S::store(op.inverse_std + lane, inverse);
@@ -149,7 +151,7 @@ METAEDIT_INLINE void norm_backward(const NormBackward& op) {
             const std::int64_t at = i * kPanelRows + lane;
             const V scaled = S::mul(S::load(op.gradient + at), S::all(op.norm.scale[i]));
             sum = S::add(sum, scaled);
-            along = S::fma(scaled, S::load(op.norm.standardised + at), along);
+            along = S::add(along, S::mul(scaled, S::load(op.norm.standardised + at)));
         }
         const V mean = S::mul(sum, share), slope = S::mul(along, share), inverse = S::load(op.norm.inverse_std + lane);
         for (std::int64_t i = 0; i < n; ++i) {

@@ -1,94 +1,77 @@
-// Four floats in plain C++ behind the names of lanes_avx2.hpp. It is what every machine runs that has nothing
-// better; compilers make their baseline's vectors of these loops.
+// The names of lanes_avx2.hpp for every machine: four floats where the compiler has vectors of its own (they become
+// SSE2 or NEON), else one. The same text serves both.
 #pragma once
 
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "cpu/fused/inline.hpp"
 
 namespace metaedit::serial {
 
 struct Lanes {
-    static constexpr int kLanes = 4;
-    struct V {
-        float at[kLanes];
-    };
+#ifdef __GNUC__
+    using V = float __attribute__((vector_size(16)));
+    using Bits = std::uint32_t __attribute__((vector_size(16)));
+    using Integer = std::int32_t __attribute__((vector_size(16)));
+#else
+    using V = float;
+    using Bits = std::uint32_t;
+    using Integer = std::int32_t;
+#endif
+    static constexpr int kLanes = sizeof(V) / sizeof(float);
     // 4 x 2 sums and 2 vectors of b: 10 of 16 registers; without multiply-add, products need some too.
     static constexpr int kProductRows = 4;
     static constexpr int kProductVectors = 2;
 
-    template <class F>
-    METAEDIT_INLINE static V each(const F& f) {
-        V out;
-        METAEDIT_UNROLL
-        for (int i = 0; i < kLanes; ++i) out.at[i] = f(i);
-        return out;
-    }
-
     METAEDIT_INLINE static V load(const float* p) {
-        return each([&](int i) { return p[i]; });
+        V x;
+        std::memcpy(&x, p, sizeof x);
+        return x;
     }
-    METAEDIT_INLINE static void store(float* p, V x) {
-        METAEDIT_UNROLL
-        for (int i = 0; i < kLanes; ++i) p[i] = x.at[i];
-    }
-    METAEDIT_INLINE static V all(float x) {
-        return each([&](int) { return x; });
-    }
-    METAEDIT_INLINE static V add(V x, V y) {
-        return each([&](int i) { return x.at[i] + y.at[i]; });
-    }
-    METAEDIT_INLINE static V sub(V x, V y) {
-        return each([&](int i) { return x.at[i] - y.at[i]; });
-    }
-    METAEDIT_INLINE static V mul(V x, V y) {
-        return each([&](int i) { return x.at[i] * y.at[i]; });
-    }
-    METAEDIT_INLINE static V fma(V x, V y, V z) {
-        return each([&](int i) { return x.at[i] * y.at[i] + z.at[i]; });
-    }
-    METAEDIT_INLINE static V div(V x, V y) {
-        return each([&](int i) { return x.at[i] / y.at[i]; });
-    }
+    METAEDIT_INLINE static void store(float* p, V x) { std::memcpy(p, &x, sizeof x); }
+    METAEDIT_INLINE static V all(float x) { return x - V{}; }  // not +, which would lose the sign of -0
+    METAEDIT_INLINE static V add(V x, V y) { return x + y; }
+    METAEDIT_INLINE static V sub(V x, V y) { return x - y; }
+    METAEDIT_INLINE static V mul(V x, V y) { return x * y; }
+    METAEDIT_INLINE static V fma(V x, V y, V z) { return x * y + z; }
+    METAEDIT_INLINE static V div(V x, V y) { return x / y; }
     METAEDIT_INLINE static V sqrt(V x) {
-        return each([&](int i) { return std::sqrt(x.at[i]); });
+        float at[kLanes];
+        store(at, x);
+        for (float& value : at) value = std::sqrt(value);
+        return load(at);
     }
     // As the instructions of x86 do: y where either is NaN.
-    METAEDIT_INLINE static V min(V x, V y) {
-        return each([&](int i) { return x.at[i] < y.at[i] ? x.at[i] : y.at[i]; });
-    }
-    METAEDIT_INLINE static V max(V x, V y) {
-        return each([&](int i) { return x.at[i] > y.at[i] ? x.at[i] : y.at[i]; });
-    }
-    METAEDIT_INLINE static V abs(V x) {
-        return each([&](int i) { return std::bit_cast<float>(bits(x.at[i]) & 0x7FFFFFFFU); });
-    }
-    METAEDIT_INLINE static V if_less(V x, V y, V a, V b) {
-        return each([&](int i) { return x.at[i] < y.at[i] ? a.at[i] : b.at[i]; });
-    }
-    METAEDIT_INLINE static V if_equal(V x, V y, V a, V b) {
-        return each([&](int i) { return x.at[i] == y.at[i] ? a.at[i] : b.at[i]; });
-    }
+    METAEDIT_INLINE static V min(V x, V y) { return x < y ? x : y; }
+    METAEDIT_INLINE static V max(V x, V y) { return x > y ? x : y; }
+    METAEDIT_INLINE static V abs(V x) { return std::bit_cast<V>(std::bit_cast<Bits>(x) & 0x7FFFFFFFU); }
+    METAEDIT_INLINE static V if_less(V x, V y, V a, V b) { return x < y ? a : b; }
+    METAEDIT_INLINE static V if_equal(V x, V y, V a, V b) { return x == y ? a : b; }
     METAEDIT_INLINE static V scale(V x, V shift) {
-        return each([&](int i) { return std::bit_cast<float>(bits(x.at[i]) + (bits(shift.at[i]) << 23U)); });
+        return std::bit_cast<V>(std::bit_cast<Bits>(x) + (std::bit_cast<Bits>(shift) << 23U));
     }
     METAEDIT_INLINE static V split(V x, V& exponent) {
-        exponent = each([&](int i) { return static_cast<float>(exponent_of(x.at[i])); });
-        return each([&](int i) {
-            return std::bit_cast<float>(bits(x.at[i]) - (static_cast<std::uint32_t>(exponent_of(x.at[i])) << 23U));
-        });
+        const Bits bits = std::bit_cast<Bits>(x);
+        const Bits n = std::bit_cast<Bits>(std::bit_cast<Integer>(bits - 0x3F400000U) >> 23);
+        // Small whole numbers, added to the bits of 1.5 · 2^23, are added to the number.
+        exponent = std::bit_cast<V>(n + 0x4B400000U) - 12582912.0F;
+        return std::bit_cast<V>(bits - (n << 23U));
     }
-    METAEDIT_INLINE static float sum(V x) { return (x.at[0] + x.at[1]) + (x.at[2] + x.at[3]); }
+    METAEDIT_INLINE static float sum(V x) {
+        float at[kLanes];
+        store(at, x);
+        for (int step = kLanes / 2; step > 0; step /= 2) {
+            for (int i = 0; i < step; ++i) at[i] += at[i + step];
+        }
+        return at[0];
+    }
     METAEDIT_INLINE static V sums_of(const V (&rows)[kLanes]) {
-        return each([&](int i) { return sum(rows[i]); });
-    }
-
-  private:
-    METAEDIT_INLINE static std::uint32_t bits(float x) { return std::bit_cast<std::uint32_t>(x); }
-    METAEDIT_INLINE static std::int32_t exponent_of(float x) {
-        return static_cast<std::int32_t>(bits(x) - 0x3F400000U) >> 23;
+        float at[kLanes];
+        for (int i = 0; i < kLanes; ++i) at[i] = sum(rows[i]);
+        return load(at);
     }
 };
 

@@ -64,7 +64,7 @@ METAEDIT_INLINE void product(const Product& op) {
 template <class S>
 METAEDIT_INLINE void row_products(const RowProducts& op) {
     using V = typename S::V;
-    constexpr int kB = 4, kA = S::kLanes / kB;
+    constexpr int kB = S::kLanes < 4 ? 1 : 4, kA = S::kLanes / kB;
     for (std::int64_t i = 0; i < op.a.n; i += kA) {
         for (std::int64_t j = 0; j < op.b.n; j += kB) {
             const float* a[kA];

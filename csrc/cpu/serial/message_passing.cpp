@@ -1,4 +1,5 @@
-// The reference kernel: the formulas of docs/method.md in the order in which they are written, one tile of edges at a time.
+// The reference kernel: the formulas of docs/method.md in the order in which they are written, one tile of
+// edges at a time.
 // Two rewritings, both exact: the first linear of an MLP over a concatenation is a part per edge plus a part
 // per node, which is computed once a node; the second linear of a summed message is applied to the sum.
 
