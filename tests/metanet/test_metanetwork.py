@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from metaedit_fast.metanet.apply import Heads, edited_theta
@@ -65,6 +65,8 @@ def heads_of(net: Metanetwork, mlps: list[MLP], sparsity: float = 0.9) -> Heads:
 @settings(max_examples=25, deadline=None)
 def test_permuting_neurons_permutes_the_heads(name: str, spec: MLPSpec, seed: int) -> None:
     net, mlp = NETWORKS[name], random_mlp(spec, seed)
+    # Layer norm over two or three neurons leaves gradients that are rounding noise, of which a probe takes logarithms.
+    assume(not net.config.probe or all(layer.norm == "none" or layer.width > 3 for layer in spec.layers))
     permutations = random_permutations(spec, np.random.default_rng(seed))
     order = theta_order(spec, permutations)[: spec.n_weights]
     starts = np.cumsum([0, *spec.widths])
