@@ -13,12 +13,12 @@ import pytest
 from metaedit_fast import _core
 from metaedit_fast.editing.refine import refine
 from metaedit_fast.evaluation.baselines.pruning import prune
-from metaedit_fast.kernels.native import default_threads
 from metaedit_fast.models import native
 from metaedit_fast.models.backprop import Trace, backward, trace
 from metaedit_fast.models.divergence import jsd_with_gradient, mean_jsd
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import MLPSpec
+from metaedit_fast.threads import thread_count
 
 N_INPUTS = 14
 LIMIT = 1e-5
@@ -125,7 +125,7 @@ def test_population_forward(benchmark, population, isa: str) -> None:
         assert np.linalg.norm(logits - exact) < LIMIT * np.linalg.norm(exact)
     benchmark(native.logits_of, population, x, isa=isa)
     benchmark.extra_info["models_per_second"] = len(population) / benchmark.stats.stats.median
-    benchmark.extra_info["threads"] = default_threads()
+    benchmark.extra_info["threads"] = thread_count()
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.9])
