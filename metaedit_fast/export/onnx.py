@@ -4,7 +4,7 @@ Inputs, for a model of ``V`` neurons, ``E`` weights and ``S`` skip edges; *edges
 the order of θ, then the skip edges (``WeightGraphBatch``):
 
     edge_features [E, F_e], saliency [E]         node_features [V, F_n], node_type [V]   (``ModelFeatures``)
-    condition [1, 4]                             (``apply.condition``)
+    condition [1, 4]                             (``Requirement.condition``)
     source, target [E + S]                       neuron numbers of each edge
     blocks [B, 3]                                first edge, n_src, n_dst of each weight matrix
     skip_in, skip_out [V, K]                     skip edges at each neuron, 0..S-1, filled up with S

@@ -39,7 +39,7 @@ class EditorSession:
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
     def heads(self, mlp: MLP, features: ModelFeatures, condition: NDArray[np.float32]) -> Heads:
-        """What the metanetwork gives for ``mlp``; ``condition`` is ``[4]`` (``apply.condition``)."""
+        """What the metanetwork gives for ``mlp``; ``condition`` is ``[4]`` (``Requirement.condition``)."""
         found = self._session.run(OUTPUTS, model_inputs(mlp.spec, features, condition))
         return Heads(*found)
 

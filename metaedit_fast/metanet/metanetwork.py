@@ -35,7 +35,7 @@ class MetanetInputs:
 
     @classmethod
     def build(cls, mlps: Sequence[MLP], features: Sequence[ModelFeatures], condition: Tensor) -> MetanetInputs:
-        """Join models and their features; ``condition`` is ``[M, 4]`` (``apply.condition``)."""
+        """Join models and their features; ``condition`` is ``[M, 4]`` (``Requirement.condition``)."""
         batch = WeightGraphBatch.from_mlps(mlps, order="shape")
         weight_edges = torch.from_numpy(batch.weight_edges)
         per_weight = torch.from_numpy(np.concatenate([f.edge for f in features]))

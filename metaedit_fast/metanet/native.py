@@ -52,7 +52,7 @@ def metanetwork_forward(
     """What the metanetwork gives for a batch of models, the models one after the other in every array.
 
     ``batch`` has ``order="model"``; ``features`` holds the ``model_features`` of each of its models;
-    ``condition`` is float32 ``[M, 4]`` (``apply.condition``). Models are shared out to ``num_threads``
+    ``condition`` is float32 ``[M, 4]`` (``Requirement.condition``). Models are shared out to ``num_threads``
     threads, by default ``METAEDIT_NUM_THREADS``, else as many as this process may use. ``isa`` names an
     instruction set to run instead of the active one, ``out`` float32 arrays to write to instead of new ones.
 
