@@ -5,6 +5,7 @@
 // of the call, nor on the number of threads.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -57,8 +58,29 @@ struct Model {
 
 class PackedEditor;
 
-// All models, largest first, on up to n_threads threads of this call's own (one of them the caller's). A level
-// without kernels for this editor's sizes runs the serial code.
+namespace fused {
+class Workspace;
+}
+
+// The network for one model after the other on one thread, in memory that is reused: each worker of a call has one.
+// A level without kernels for this editor's sizes runs the serial code.
+class MetanetworkRunner {
+  public:
+    // For models of up to that many nodes and edges. The editor must outlive it.
+    MetanetworkRunner(const PackedEditor& editor, Isa isa, std::int64_t n_nodes, std::int64_t n_edges);
+    ~MetanetworkRunner();
+    MetanetworkRunner(MetanetworkRunner&&) noexcept;
+    MetanetworkRunner& operator=(MetanetworkRunner&&) = delete;
+
+    void run(const Model& model);
+
+  private:
+    const PackedEditor& editor_;
+    Isa isa_;
+    std::unique_ptr<fused::Workspace> work_;  // null where the serial code runs
+};
+
+// All models, largest first, on up to n_threads threads of this call's own (one of them the caller's).
 void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, Isa isa, int n_threads);
 
 // What the vectorised kernels are compared with.

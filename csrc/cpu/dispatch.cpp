@@ -38,6 +38,20 @@ void official_forward(const WeightGraph& graph, const OfficialLayer& layer, cons
     fused::official_forward(*kernels, graph, layer, states);
 }
 
+MetanetworkRunner::MetanetworkRunner(const PackedEditor& editor, Isa isa, std::int64_t n_nodes, std::int64_t n_edges)
+    : editor_(editor), isa_(isa) {
+    if (fused::kernels_of(isa) == nullptr || editor.packed() == nullptr) return;
+    work_ = std::make_unique<fused::Workspace>(fused::workspace_for(*editor.packed(), n_nodes, n_edges));
+}
+
+MetanetworkRunner::~MetanetworkRunner() = default;
+MetanetworkRunner::MetanetworkRunner(MetanetworkRunner&&) noexcept = default;
+
+void MetanetworkRunner::run(const Model& model) {
+    if (work_ == nullptr) return serial::metanetwork_forward(editor_.weights(), model);
+    fused::forward(*fused::kernels_of(isa_), *editor_.packed(), model, *work_);
+}
+
 void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, Isa isa, int n_threads) {
     std::vector<std::size_t> order(models.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
@@ -46,21 +60,15 @@ void metanetwork_forward(const PackedEditor& editor, std::span<const Model> mode
     const int n_workers = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(n_threads), models.size()));
     if (n_workers == 0) return;
 
-    const fused::Kernels* kernels = fused::kernels_of(isa);
-    const PackedNetwork* network = editor.packed();
-    if (kernels == nullptr || network == nullptr) {
-        return for_each_item(models.size(), n_workers, [&](std::size_t item, int) {
-            serial::metanetwork_forward(editor.weights(), models[order[item]]);
-        });
-    }
     std::int64_t n_nodes = 0;
     for (const Model& model : models) n_nodes = std::max(n_nodes, model.graph.n_nodes);
-    std::vector<fused::Workspace> work;
+    std::vector<MetanetworkRunner> runners;
+    runners.reserve(static_cast<std::size_t>(n_workers));
     for (int worker = 0; worker < n_workers; ++worker) {
-        work.push_back(fused::workspace_for(*network, n_nodes, models[order[0]].graph.n_edges));
+        runners.emplace_back(editor, isa, n_nodes, models[order[0]].graph.n_edges);
     }
     for_each_item(models.size(), n_workers, [&](std::size_t item, int worker) {
-        fused::forward(*kernels, *network, models[order[item]], work[static_cast<std::size_t>(worker)]);
+        runners[static_cast<std::size_t>(worker)].run(models[order[item]]);
     });
 }
 
