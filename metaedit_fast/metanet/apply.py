@@ -6,7 +6,7 @@ The arithmetic is written once, for numpy arrays and torch tensors alike.
 from __future__ import annotations
 
 import dataclasses
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,11 @@ class NodeParameters:
     neuron: NDArray[np.int64]
     column: NDArray[np.int64]
     editable: NDArray[np.float32]
+
+    @cached_property
+    def flat(self) -> NDArray[np.int64]:
+        """The same places in ``node`` flattened, ``[neurons * 3]``."""
+        return 3 * self.neuron + self.column
 
 
 @lru_cache(maxsize=4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -46,8 +47,11 @@ class Requirement(Protocol):
         """Which weights stay, given the metanetwork's scores: exact. All arrays are ``[n_weights]``."""
         ...
 
-    def relaxed_mask(self, scores: Tensor, budget: float) -> Tensor:
-        """The same mask as 0 and 1, with a gradient for training."""
+    def relaxed_mask(self, scores: Tensor, sizes: Sequence[int], budgets: Sequence[float]) -> Tensor:
+        """The masks of many models as 0 and 1, with a gradient for training: ``[W]`` as the scores.
+
+        ``scores`` are those of all models, one after the other; ``sizes[m]`` of them are model ``m``'s.
+        """
         ...
 
     def measure(self, mlp: MLP) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,23 +55,12 @@ class Pruning:
         ranked = np.where(weights == 0, -np.inf, scores)
         return top_k_mask(ranked, kept_count(weights.size, budget))
 
-    def relaxed_mask(self, scores: Tensor, budget: float) -> Tensor:
-        """Exact top-k forward; backward through a sigmoid around the threshold, which itself moves with
-        the scores so that the number of kept weights stays (implicit gradient).
-        """
-        import torch
+    def relaxed_mask(self, scores: Tensor, sizes: Sequence[int], budgets: Sequence[float]) -> Tensor:
+        """Exact top-k forward; backward through a sigmoid around the threshold (``relaxed.relaxed_top_k``)."""
+        from metaedit_fast.requirements.relaxed import relaxed_top_k
 
-        kept = kept_count(scores.numel(), budget)
-        hard = torch.from_numpy(top_k_mask(scores.detach().numpy(), kept)).to(scores.dtype)
-        if kept == scores.numel():
-            return hard
-        ordered = scores.detach().sort(descending=True).values
-        threshold = (ordered[kept - 1] + ordered[kept]) / 2
-        slope = torch.sigmoid((scores.detach() - threshold) / _TEMPERATURE)
-        slope = slope * (1 - slope)
-        moved = (scores * slope).sum() / (slope.sum() + 1e-9)
-        soft = torch.sigmoid((scores - threshold - (moved - moved.detach())) / _TEMPERATURE)
-        return hard + soft - soft.detach()
+        kept = [kept_count(n, budget) for n, budget in zip(sizes, budgets, strict=True)]
+        return relaxed_top_k(scores, sizes, kept, _TEMPERATURE)
 
     def measure(self, mlp: MLP) -> float:
         return float(mlp.sparsity)

@@ -22,7 +22,8 @@ from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.metanetwork import Metanetwork
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.requirements import Requirement
-from metaedit_fast.training.objective import Example, ExampleSource, loss_of, preservation, relaxed_edit
+from metaedit_fast.training.examples import ExampleBatch, ExampleSource
+from metaedit_fast.training.objective import loss_of, preservation, relaxed_edit
 
 STATE = "trainer.pt"
 
@@ -156,8 +157,8 @@ class Trainer:
         for budget in self.settings.budgets:
             found = []
             for start in range(0, len(examples), self.settings.models_per_step):
-                part = examples[start : start + self.settings.models_per_step]
-                edited = relaxed_edit(self.net, self.requirement, part, [budget] * len(part))
+                part = ExampleBatch.join(examples[start : start + self.settings.models_per_step])
+                edited = relaxed_edit(self.net, self.requirement, part, [budget] * len(part.examples))
                 found.append(preservation(part, edited, self.x_validation))
             jsd[f"{budget:g}"] = float(torch.cat(found).mean())
         score = sum(math.log(value + 1e-12) for value in jsd.values()) / len(jsd)
@@ -167,24 +168,26 @@ class Trainer:
         settings = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * self._schedule()
-        examples = self._sample_examples()
-        budgets = self.requirement.sample_budgets(self.rng, len(examples)).tolist()
+        batch = self._sample_batch()
+        budgets = self.requirement.sample_budgets(self.rng, len(batch.examples)).tolist()
         rows = self.x[torch.from_numpy(self.rng.integers(0, len(self.x), settings.rows_per_step))]
-        loss = loss_of(preservation(examples, relaxed_edit(self.net, self.requirement, examples, budgets), rows))
+        loss = loss_of(preservation(batch, relaxed_edit(self.net, self.requirement, batch, budgets), rows))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), settings.clip)
         self.optimizer.step()
         return float(loss.detach())
 
-    def _sample_examples(self) -> list[Example]:
+    def _sample_batch(self) -> ExampleBatch:
         count = min(self.settings.models_per_step, len(self.train.mlps))
         chosen = self.rng.choice(len(self.train.mlps), count, replace=False, p=self.probability)
         single = self.rng.random(count) < self.settings.single_output_share
-        return [
-            self.train.get(int(i), single_output=bool(s) and self.train.mlps[i].spec.n_outputs == 2)
-            for i, s in zip(chosen, single, strict=True)
-        ]
+        return ExampleBatch.join(
+            [
+                self.train.get(int(i), single_output=bool(s) and self.train.mlps[i].spec.n_outputs == 2)
+                for i, s in zip(chosen, single, strict=True)
+            ]
+        )
 
     def _schedule(self) -> float:
         warm = min(1.0, (self.step + 1) / self.settings.warmup)

@@ -1,4 +1,4 @@
-"""The trainer: repeatable, resumable, and its objective equal to the numpy measurements."""
+"""The trainer: repeatable, resumable, and it learns."""
 
 import pickle
 from pathlib import Path
@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 
 from metaedit_fast.errors import InvalidCheckpointError
 from metaedit_fast.metanet.config import MetanetConfig
-from metaedit_fast.models.divergence import mean_jsd
 from metaedit_fast.models.mlp import MLP
-from metaedit_fast.models.spec import ACTIVATIONS, MLPSpec
+from metaedit_fast.models.spec import MLPSpec
 from metaedit_fast.requirements import get_requirement
 from metaedit_fast.requirements.pruning import Pruning
-from metaedit_fast.training.networks import population_jsd, stacked_logits
-from metaedit_fast.training.objective import as_single_output
+from metaedit_fast.training.examples import as_single_output
 from metaedit_fast.training.trainer import Trainer, TrainerConfig
 
 X = np.random.default_rng(1).normal(size=(600, 6)).astype(np.float32)
@@ -52,24 +50,6 @@ def trainer(folder: Path | None = None, *, steps: int = 30, probe: bool = False)
     )
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_stacked_networks_give_what_the_mlps_give(activation: str) -> None:
-    rng = np.random.default_rng(0)
-    spec = MLPSpec.simple((6, 7, 5, 2), activation, "layer", ((0, 1), (1, 2), (0, 2)))
-    mlps = [MLP(spec, rng.normal(size=spec.n_parameters)) for _ in range(3)]
-    thetas = torch.from_numpy(np.stack([m.theta for m in mlps])).double()
-    found = stacked_logits(spec, thetas, torch.from_numpy(X[:9]).double())
-    for mlp, logits in zip(mlps, found, strict=True):
-        np.testing.assert_allclose(logits, mlp.logits(X[:9], np.float64), rtol=1e-9, atol=1e-9)
-
-
-def test_the_divergence_of_a_mixed_population_is_the_measured_one() -> None:
-    mlps = [*population(7), as_single_output(population(1, seed=5)[0])]
-    edited = [m.replace(m.theta * 0.8) for m in mlps]
-    found = population_jsd(mlps, [torch.from_numpy(m.theta) for m in edited], torch.from_numpy(X))
-    np.testing.assert_allclose(found, [mean_jsd(a, b, X) for a, b in zip(mlps, edited, strict=True)], rtol=1e-4)
-
-
 def test_the_single_output_form_predicts_the_same() -> None:
     for mlp in population(3):
         single = as_single_output(mlp)
@@ -77,22 +57,6 @@ def test_the_single_output_form_predicts_the_same() -> None:
         np.testing.assert_allclose(single.log_proba(X), mlp.log_proba(X), rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="expected 2, got 1"):
         as_single_output(single)
-
-
-@given(st.integers(1, 60), st.floats(0, 0.99), st.integers(0, 100))
-@settings(max_examples=50, deadline=None)
-def test_the_relaxed_mask_is_the_exact_mask_with_a_gradient(n: int, sparsity: float, seed: int) -> None:
-    scores = torch.from_numpy(np.random.default_rng(seed).normal(size=n)).requires_grad_()
-    pruning = Pruning()
-    relaxed = pruning.relaxed_mask(scores, sparsity)
-    exact = pruning.mask(np.ones(n, np.float32), scores.detach().numpy(), sparsity)
-    np.testing.assert_allclose(relaxed.detach(), exact, atol=1e-12)
-    if not exact.all():
-        values = torch.arange(n, dtype=torch.float64)
-        (gradient,) = torch.autograd.grad((relaxed * values).sum(), scores)
-        assert n == 1 or gradient.abs().max() > 0
-        # The number kept is fixed, so shifting all scores alike changes nothing.
-        assert abs(float(gradient.sum())) < 1e-6 * max(1.0, float(gradient.abs().sum()))
 
 
 def test_training_lowers_the_divergence() -> None:
