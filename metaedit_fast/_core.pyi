@@ -33,6 +33,7 @@ class PackedEditor:
         edits_parameters: bool,
         score_gain: float,
     ) -> None: ...
+    def arithmetic(self, precision: str, isa: str | None = None) -> str: ...
 
 class MlpShape:
     def __init__(
@@ -55,6 +56,7 @@ def shipped_forward(
     parameters: dict[str, _Float32],
     *,
     isa: str | None = None,
+    precision: str = "float32",
     out: tuple[_Float32, _Float32] | None = None,
 ) -> tuple[_Float32, _Float32]: ...
 def official_forward(
@@ -64,6 +66,7 @@ def official_forward(
     parameters: dict[str, _Float32],
     *,
     isa: str | None = None,
+    precision: str = "float32",
     out: tuple[_Float32, _Float32] | None = None,
 ) -> tuple[_Float32, _Float32]: ...
 def metanetwork_forward(
@@ -76,6 +79,7 @@ def metanetwork_forward(
     *,
     num_threads: int,
     isa: str | None = None,
+    precision: str = "float32",
     out: tuple[_Float32, _Float32, _Float32, _Float32] | None = None,
 ) -> tuple[_Float32, _Float32, _Float32, _Float32]: ...
 def mlp_logits(

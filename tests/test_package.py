@@ -147,7 +147,7 @@ def instructions(code: str) -> set[str]:
 def test_core_runs_on_machines_without_avx(code_of_section: dict[str, str]) -> None:
     """Kernels of stronger machines stand in sections of their own; the rest is for the oldest x86-64 of numpy."""
     baseline = {name: code for name, code in code_of_section.items() if not name.startswith("metaedit_")}
-    assert set(code_of_section) - set(baseline) == {"metaedit_avx2", "metaedit_avx512"}
+    assert set(code_of_section) - set(baseline) == {"metaedit_avx2", "metaedit_avx512", "metaedit_avx512_bf16"}
     for name, code in baseline.items():
         # Every AVX, AVX2, FMA and AVX-512 instruction is named v...; of the baseline's, only verr and verw are.
         assert not {i for i in instructions(code) if i.startswith("v")} - {"verr", "verw"}, name
@@ -167,6 +167,15 @@ def test_avx512_kernels_use_its_registers(code_of_section: dict[str, str]) -> No
     assert re.search(r"vfmadd\d+ps.*%zmm", code)
     # The level promises F, BW, DQ and VL; these are the names of later extensions.
     later = ("bf16", "vpdp", "vpopcnt", "vpermb", "vpermi2b", "vpcompressb", "vpcompressw", "vgf2p8", "ph")
+    assert not [i for i in instructions(code) if any(i.endswith(x) or i.startswith(x) for x in later)]
+
+
+def test_bf16_kernels_multiply_bf16(code_of_section: dict[str, str]) -> None:
+    code = code_of_section["metaedit_avx512_bf16"]
+    assert re.search(r"vdpbf16ps.*%zmm", code)
+    assert "vcvtneps2bf16" in instructions(code)
+    # AVX512_BF16 and what avx512 promises.
+    later = ("vpdp", "vpopcnt", "vpermb", "vpermi2b", "vpcompressb", "vpcompressw", "vgf2p8", "ph", "tile", "tdp")
     assert not [i for i in instructions(code) if any(i.endswith(x) or i.startswith(x) for x in later)]
 
 

@@ -1,4 +1,4 @@
-// Memory for vectors of floats, aligned to a cache line: a 64-byte load that straddles two lines costs twice.
+// Memory for vectors of numbers, aligned to a cache line: a 64-byte load that straddles two lines costs twice.
 #pragma once
 
 #include <algorithm>
@@ -9,32 +9,35 @@
 
 namespace metaedit {
 
-class AlignedFloats {
+template <class T>
+class AlignedArray {
   public:
-    AlignedFloats() = default;
+    AlignedArray() = default;
 
     // Zeros.
-    explicit AlignedFloats(std::int64_t size)
-        : size_(size), values_(static_cast<float*>(::operator new(bytes(size), std::align_val_t{kAlignment}))) {
-        std::fill_n(values_.get(), size, 0.0F);
+    explicit AlignedArray(std::int64_t size)
+        : size_(size), values_(static_cast<T*>(::operator new(bytes(size), std::align_val_t{kAlignment}))) {
+        std::fill_n(values_.get(), size, T{0});
     }
 
     std::int64_t size() const { return size_; }
-    float* data() { return values_.get(); }
-    const float* data() const { return values_.get(); }
-    float& operator[](std::int64_t i) { return values_.get()[i]; }
+    T* data() { return values_.get(); }
+    const T* data() const { return values_.get(); }
+    T& operator[](std::int64_t i) { return values_.get()[i]; }
 
   private:
     static constexpr std::size_t kAlignment = 64;
 
     struct Free {
-        void operator()(float* values) const { ::operator delete(values, std::align_val_t{kAlignment}); }
+        void operator()(T* values) const { ::operator delete(values, std::align_val_t{kAlignment}); }
     };
 
-    static std::size_t bytes(std::int64_t size) { return static_cast<std::size_t>(size) * sizeof(float); }
+    static std::size_t bytes(std::int64_t size) { return static_cast<std::size_t>(size) * sizeof(T); }
 
     std::int64_t size_ = 0;
-    std::unique_ptr<float, Free> values_;
+    std::unique_ptr<T, Free> values_;
 };
+
+using AlignedFloats = AlignedArray<float>;
 
 }  // namespace metaedit

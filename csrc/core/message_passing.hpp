@@ -15,7 +15,7 @@
 #pragma once
 
 #include "core/weight_graph.hpp"
-#include "cpu/isa.hpp"
+#include "cpu/arithmetic.hpp"
 
 namespace metaedit {
 
@@ -56,8 +56,10 @@ struct LayerStates {
 };
 
 // On one thread. A level without kernels for these sizes runs the serial code.
-void shipped_forward(const WeightGraph& graph, const ShippedLayer& layer, const LayerStates& states, Isa isa);
-void official_forward(const WeightGraph& graph, const OfficialLayer& layer, const LayerStates& states, Isa isa);
+void shipped_forward(const WeightGraph& graph, const ShippedLayer& layer, const LayerStates& states,
+                     const Arithmetic& arithmetic);
+void official_forward(const WeightGraph& graph, const OfficialLayer& layer, const LayerStates& states,
+                      const Arithmetic& arithmetic);
 
 // Plain C++: what the vectorised kernels are compared with, and what runs where there is none.
 namespace serial {

@@ -1,7 +1,7 @@
 // The whole metanetwork, forward: features and a budget in, heads out, one model at a time. Equivalent to
 // Metanetwork.forward of metaedit_fast/metanet/metanetwork.py, whose parameters have the same names and shapes.
 //
-// A model's result depends on nothing but the model, the editor and the instruction set: not on the other models
+// A model's result depends on nothing but the model, the editor and the arithmetic: not on the other models
 // of the call, nor on the number of threads.
 #pragma once
 
@@ -58,16 +58,20 @@ struct Model {
 
 class PackedEditor;
 
+struct PackedNetwork;
+
 namespace fused {
+struct Kernels;
 class Workspace;
-}
+}  // namespace fused
 
 // The network for one model after the other on one thread, in memory that is reused: each worker of a call has one.
 // A level without kernels for this editor's sizes runs the serial code.
 class MetanetworkRunner {
   public:
     // For models of up to that many nodes and edges. The editor must outlive it.
-    MetanetworkRunner(const PackedEditor& editor, Isa isa, std::int64_t n_nodes, std::int64_t n_edges);
+    MetanetworkRunner(const PackedEditor& editor, const Arithmetic& arithmetic, std::int64_t n_nodes,
+                      std::int64_t n_edges);
     ~MetanetworkRunner();
     MetanetworkRunner(MetanetworkRunner&&) noexcept;
     MetanetworkRunner& operator=(MetanetworkRunner&&) = delete;
@@ -76,12 +80,14 @@ class MetanetworkRunner {
 
   private:
     const PackedEditor& editor_;
-    Isa isa_;
-    std::unique_ptr<fused::Workspace> work_;  // null where the serial code runs
+    const PackedNetwork* network_;  // null where the serial code runs, as the next two are
+    const fused::Kernels* kernels_;
+    std::unique_ptr<fused::Workspace> work_;
 };
 
 // All models, largest first, on up to n_threads threads of this call's own (one of them the caller's).
-void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, Isa isa, int n_threads);
+void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, const Arithmetic& arithmetic,
+                         int n_threads);
 
 // What the vectorised kernels are compared with.
 namespace serial {

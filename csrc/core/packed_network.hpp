@@ -33,6 +33,7 @@ struct PackedLayer {
     PanelMatrix node_in, node_out;  // seen -> hidden -> node
 
     PackedLayer(const ShippedLayer& layer, const PackedSizes& sizes);
+    void add_pairs(Precision precision);
 };
 
 struct PackedOfficialLayer {
@@ -44,6 +45,7 @@ struct PackedOfficialLayer {
     PanelMatrix node_out, residual;  // node -> node
 
     PackedOfficialLayer(const OfficialLayer& layer, const PackedSizes& sizes);
+    void add_pairs(Precision precision);
 };
 
 struct PackedNetwork {
@@ -63,6 +65,9 @@ struct PackedNetwork {
     float saliency_gain;
 
     explicit PackedNetwork(const MetanetWeights& weights);
+    // In bf16 too the matrices whose products may be rounded; none for float32. Kernels of bf16 take the others as
+    // they are.
+    void add_pairs(Precision precision);
 };
 
 }  // namespace metaedit

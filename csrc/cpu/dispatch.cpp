@@ -16,32 +16,41 @@ extern const fused::Kernels kernels;
 namespace avx512 {
 extern const fused::Kernels kernels;
 }
+namespace avx512_bf16 {
+extern const fused::Kernels kernels;
+}
 #endif
 
-const fused::Kernels* fused::kernels_of([[maybe_unused]] Isa isa) {
+const fused::Kernels* fused::kernels_of([[maybe_unused]] const Arithmetic& arithmetic) {
 #ifdef METAEDIT_X86_KERNELS
-    if (isa == Isa::avx2) return &avx2::kernels;
-    if (isa == Isa::avx512) return &avx512::kernels;
+    if (arithmetic.bf16 == Bf16::avx512) return &avx512_bf16::kernels;
+    if (arithmetic.isa == Isa::avx2) return &avx2::kernels;
+    if (arithmetic.isa == Isa::avx512) return &avx512::kernels;
 #endif
     return nullptr;
 }
 
-void shipped_forward(const WeightGraph& graph, const ShippedLayer& layer, const LayerStates& states, Isa isa) {
-    const fused::Kernels* kernels = fused::kernels_of(isa);
+void shipped_forward(const WeightGraph& graph, const ShippedLayer& layer, const LayerStates& states,
+                     const Arithmetic& arithmetic) {
+    const fused::Kernels* kernels = fused::kernels_of(arithmetic);
     if (kernels == nullptr || !PackedSizes::fit(layer.d_e)) return serial::shipped_forward(graph, layer, states);
-    fused::shipped_forward(*kernels, graph, layer, states);
+    fused::shipped_forward(*kernels, graph, layer, states, arithmetic.precision);
 }
 
-void official_forward(const WeightGraph& graph, const OfficialLayer& layer, const LayerStates& states, Isa isa) {
-    const fused::Kernels* kernels = fused::kernels_of(isa);
+void official_forward(const WeightGraph& graph, const OfficialLayer& layer, const LayerStates& states,
+                      const Arithmetic& arithmetic) {
+    const fused::Kernels* kernels = fused::kernels_of(arithmetic);
     if (kernels == nullptr || !PackedSizes::fit(layer.d_e)) return serial::official_forward(graph, layer, states);
-    fused::official_forward(*kernels, graph, layer, states);
+    fused::official_forward(*kernels, graph, layer, states, arithmetic.precision);
 }
 
-MetanetworkRunner::MetanetworkRunner(const PackedEditor& editor, Isa isa, std::int64_t n_nodes, std::int64_t n_edges)
-    : editor_(editor), isa_(isa) {
-    if (fused::kernels_of(isa) == nullptr || editor.packed() == nullptr) return;
-    work_ = std::make_unique<fused::Workspace>(fused::workspace_for(*editor.packed(), n_nodes, n_edges));
+MetanetworkRunner::MetanetworkRunner(const PackedEditor& editor, const Arithmetic& arithmetic, std::int64_t n_nodes,
+                                     std::int64_t n_edges)
+    : editor_(editor), network_(nullptr), kernels_(fused::kernels_of(arithmetic)) {
+    if (kernels_ == nullptr) return;
+    network_ = editor.packed(arithmetic.precision);
+    if (network_ == nullptr) return;
+    work_ = std::make_unique<fused::Workspace>(fused::workspace_for(*network_, n_nodes, n_edges));
 }
 
 MetanetworkRunner::~MetanetworkRunner() = default;
@@ -49,10 +58,11 @@ MetanetworkRunner::MetanetworkRunner(MetanetworkRunner&&) noexcept = default;
 
 void MetanetworkRunner::run(const Model& model) {
     if (work_ == nullptr) return serial::metanetwork_forward(editor_.weights(), model);
-    fused::forward(*fused::kernels_of(isa_), *editor_.packed(), model, *work_);
+    fused::forward(*kernels_, *network_, model, *work_);
 }
 
-void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, Isa isa, int n_threads) {
+void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, const Arithmetic& arithmetic,
+                         int n_threads) {
     std::vector<std::size_t> order(models.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::stable_sort(order.begin(), order.end(),
@@ -65,7 +75,7 @@ void metanetwork_forward(const PackedEditor& editor, std::span<const Model> mode
     std::vector<MetanetworkRunner> runners;
     runners.reserve(static_cast<std::size_t>(n_workers));
     for (int worker = 0; worker < n_workers; ++worker) {
-        runners.emplace_back(editor, isa, n_nodes, models[order[0]].graph.n_edges);
+        runners.emplace_back(editor, arithmetic, n_nodes, models[order[0]].graph.n_edges);
     }
     for_each_item(models.size(), n_workers, [&](std::size_t item, int worker) {
         runners[static_cast<std::size_t>(worker)].run(models[order[item]]);

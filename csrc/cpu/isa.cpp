@@ -9,11 +9,15 @@
 #ifdef METAEDIT_X86_KERNELS
 #include <cpuid.h>
 #endif
+#if defined(METAEDIT_X86_KERNELS) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace metaedit {
 namespace {
 
-constexpr std::string_view kNames[] = {"serial", "avx2", "avx512"};
+constexpr Level kSerial{"serial", Isa::serial, Bf16::none};
 
 #ifdef METAEDIT_X86_KERNELS
 
@@ -29,60 +33,81 @@ std::uint64_t saved_states() {
     return (static_cast<std::uint64_t>(high) << 32U) | low;
 }
 
-std::vector<Isa> detect() {
+// Linux gives the registers of tiles to a process that asks for them, all its threads included.
+bool tiles_granted() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+
+std::vector<Level> detect() {
     constexpr std::uint64_t kFma = 1U << 12U, kOsXsave = 1U << 27U, kAvx = 1U << 28U;         // leaf 1, ecx
     constexpr std::uint64_t kAvx2 = 1U << 5U;                                                 // leaf 7, ebx
     constexpr std::uint64_t kAvx512 = (1U << 16U) | (1U << 17U) | (1U << 30U) | (1U << 31U);  // F, DQ, BW, VL
-    constexpr std::uint64_t kYmm = 0x06, kZmm = 0xE6;                                         // XCR0
+    constexpr std::uint64_t kAmx = (1U << 22U) | (1U << 24U);                                 // BF16, TILE: leaf 7, edx
+    constexpr std::uint64_t kAvx512Bf16 = 1U << 5U;                                           // leaf 7.1, eax
+    constexpr std::uint64_t kYmm = 0x06, kZmm = 0xE6, kTiles = 0x60000;                       // XCR0
 
-    std::vector<Isa> found{Isa::serial};
+    std::vector<Level> found{kSerial};
     unsigned a = 0, b = 0, c = 0, d = 0;
     if (__get_cpuid(1, &a, &b, &c, &d) == 0 || !has_bits(c, kFma | kOsXsave | kAvx)) return found;
     const std::uint64_t saved = saved_states();
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return found;
-    if (has_bits(b, kAvx2) && has_bits(saved, kYmm)) found.push_back(Isa::avx2);
-    if (has_bits(b, kAvx2 | kAvx512) && has_bits(saved, kZmm)) found.push_back(Isa::avx512);
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || !has_bits(b, kAvx2) || !has_bits(saved, kYmm)) return found;
+    found.push_back({"avx2", Isa::avx2, Bf16::none});
+    if (!has_bits(b, kAvx512) || !has_bits(saved, kZmm)) return found;
+    found.push_back({"avx512", Isa::avx512, Bf16::none});
+    const bool has_amx = has_bits(d, kAmx) && has_bits(saved, kTiles);
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0 || !has_bits(a, kAvx512Bf16)) return found;
+    found.push_back({"avx512_bf16", Isa::avx512, Bf16::avx512});
+    if (has_amx && tiles_granted()) found.push_back({"amx", Isa::avx512, Bf16::amx});
     return found;
 }
 
 #else
 
-std::vector<Isa> detect() {
-    return {Isa::serial};
+std::vector<Level> detect() {
+    return {kSerial};
 }
 
 #endif
 
 }  // namespace
 
-std::string_view name_of(Isa isa) {
-    return kNames[static_cast<std::size_t>(isa)];
-}
-
-std::span<const Isa> available_isas() {
-    static const std::vector<Isa> found = detect();
+std::span<const Level> available_levels() {
+    static const std::vector<Level> found = detect();
     return found;
 }
 
-Isa available_isa(std::string_view name, std::string_view origin) {
+const Level& available_level(std::string_view name, std::string_view origin) {
     std::string names;
-    for (const Isa isa : available_isas()) {
-        if (name_of(isa) == name) return isa;
-        names += (names.empty() ? "" : ", ") + std::string(name_of(isa));
+    for (const Level& level : available_levels()) {
+        if (level.name == name) return level;
+        names += (names.empty() ? "" : ", ") + std::string(level.name);
     }
     throw std::invalid_argument(std::string(origin) +
                                 ": expected an instruction set that this machine and build have (" + names +
                                 "), got '" + std::string(name) + "'");
 }
 
-Isa active_isa() {
+const Level& active_level() {
     // A throwing initialiser runs again at the next call.
-    static const Isa active = [] {
+    static const Level& active = []() -> const Level& {
         const char* forced = std::getenv("METAEDIT_ISA");
-        if (forced != nullptr && *forced != '\0') return available_isa(forced, "METAEDIT_ISA");
-        return available_isas().back();
+        if (forced != nullptr && *forced != '\0') return available_level(forced, "METAEDIT_ISA");
+        return available_levels().back();
     }();
     return active;
+}
+
+Isa available_isa(std::string_view name, std::string_view origin) {
+    return available_level(name, origin).isa;
+}
+
+Isa active_isa() {
+    return active_level().isa;
 }
 
 }  // namespace metaedit

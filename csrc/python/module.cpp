@@ -72,10 +72,10 @@ struct Outputs {
 
 template <class Layer>
 py::tuple forward(const py::object& blocks, const py::object& nodes, const py::object& edges, const py::dict& values,
-                  const std::optional<std::string>& isa, const py::object& out,
+                  const std::optional<std::string>& isa, const std::string& precision, const py::object& out,
                   Layer (*read)(Parameters&, py::ssize_t, py::ssize_t),
-                  void (*run)(const WeightGraph&, const Layer&, const LayerStates&, Isa)) {
-    const Isa level = isa ? available_isa(*isa, "isa") : active_isa();
+                  void (*run)(const WeightGraph&, const Layer&, const LayerStates&, const Arithmetic&)) {
+    const Arithmetic arithmetic = arithmetic_of(precision, isa);
     const std::vector<Block> table = copy_blocks(expect_array<std::int64_t>(blocks, "blocks", {kAny, 6}));
     const py::array h = expect_array<float>(nodes, "h", {kAny, kAny});
     const py::array e = expect_array<float>(edges, "e", {kAny, kAny});
@@ -90,19 +90,19 @@ py::tuple forward(const py::object& blocks, const py::object& nodes, const py::o
                              static_cast<float*>(outputs.edges.mutable_data())};
     {
         const py::gil_scoped_release released;
-        run(graph, layer, states, level);
+        run(graph, layer, states, arithmetic);
     }
     return py::make_tuple(outputs.nodes, outputs.edges);
 }
 
 py::tuple shipped_forward(const py::object& blocks, const py::object& h, const py::object& e, const py::dict& values,
-                          const std::optional<std::string>& isa, const py::object& out) {
-    return forward(blocks, h, e, values, isa, out, &shipped_layer, &metaedit::shipped_forward);
+                          const std::optional<std::string>& isa, const std::string& precision, const py::object& out) {
+    return forward(blocks, h, e, values, isa, precision, out, &shipped_layer, &metaedit::shipped_forward);
 }
 
 py::tuple official_forward(const py::object& blocks, const py::object& h, const py::object& e, const py::dict& values,
-                           const std::optional<std::string>& isa, const py::object& out) {
-    return forward(blocks, h, e, values, isa, out, &official_layer, &metaedit::official_forward);
+                           const std::optional<std::string>& isa, const std::string& precision, const py::object& out) {
+    return forward(blocks, h, e, values, isa, precision, out, &official_layer, &metaedit::official_forward);
 }
 
 // ---- About this build ----
@@ -118,12 +118,12 @@ py::dict build_info() {
 }
 
 std::string active_isa_name() {
-    return std::string(name_of(active_isa()));
+    return std::string(active_level().name);
 }
 
 std::vector<std::string> available_isa_names() {
     std::vector<std::string> names;
-    for (const Isa isa : available_isas()) names.emplace_back(name_of(isa));
+    for (const Level& level : available_levels()) names.emplace_back(level.name);
     return names;
 }
 
@@ -131,8 +131,9 @@ constexpr const char* kForwardDoc =
     "One forward layer of the metanetwork in this form; returns new (h [V, d_v], e [E, d_e]).\n\n"
     "blocks int64 [B, 6], h float32 [V, d_v], e float32 [E, d_e]; parameters maps the names of the layer of the\n"
     "same form in metaedit_fast.kernels.reference to float32 arrays. isa: an instruction set by name instead of the\n"
-    "active one. out: two arrays to write to instead of new ones. All C-contiguous. Raises TypeError for a wrong type\n"
-    "or dtype, ValueError for a wrong shape, layout, block, parameter name or instruction set.";
+    "active one. precision: as for metanetwork_forward. out: two arrays to write to instead of new ones. All\n"
+    "C-contiguous. Raises TypeError for a wrong type or dtype, ValueError for a wrong shape, layout, block, parameter\n"
+    "name, precision or instruction set.";
 
 }  // namespace
 }  // namespace metaedit::python
@@ -149,9 +150,11 @@ PYBIND11_MODULE(_core, m) {
           "The error function of every element of a float32 or float64 array of any shape; a new array of its "
           "dtype.\n\nRaises TypeError for any other dtype.");
     m.def("shipped_forward", &shipped_forward, py::arg("blocks"), py::arg("h"), py::arg("e"), py::arg("parameters"),
-          py::kw_only(), py::arg("isa") = py::none(), py::arg("out") = py::none(), kForwardDoc);
+          py::kw_only(), py::arg("isa") = py::none(), py::arg("precision") = "float32", py::arg("out") = py::none(),
+          kForwardDoc);
     m.def("official_forward", &official_forward, py::arg("blocks"), py::arg("h"), py::arg("e"), py::arg("parameters"),
-          py::kw_only(), py::arg("isa") = py::none(), py::arg("out") = py::none(), kForwardDoc);
+          py::kw_only(), py::arg("isa") = py::none(), py::arg("precision") = "float32", py::arg("out") = py::none(),
+          kForwardDoc);
     bind_metanetwork(m);
     bind_mlp(m);
     m.def(

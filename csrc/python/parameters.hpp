@@ -1,12 +1,18 @@
 // Learned parameters as Python hands them over.
 #pragma once
 
+#include <optional>
 #include <set>
 
 #include "core/message_passing.hpp"
 #include "python/arrays.hpp"
 
 namespace metaedit::python {
+
+// What runs where the caller names a precision, and perhaps an instruction set instead of the active one.
+inline Arithmetic arithmetic_of(const std::string& precision, const std::optional<std::string>& isa) {
+    return {isa ? available_level(*isa, "isa") : active_level(), precision_named(precision)};
+}
 
 // Parameters out of a mapping from torch's names to arrays, which it keeps alive, or copies into `storage` where
 // that is given.

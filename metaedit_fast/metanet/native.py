@@ -16,6 +16,9 @@ from metaedit_fast.threads import thread_count
 
 Float32 = NDArray[np.float32]
 
+# Each with its bound on the error of a layer, norm-wise against float64; that of a network is about twice as large.
+PRECISIONS = {"float32": 1e-6, "bf16x3": 1e-5, "bf16": 5e-3}
+
 
 def pack(config: MetanetConfig, weights: Mapping[str, Float32]) -> _core.PackedEditor:
     """The parameters of a metanetwork, copied into the order in which the kernels read them.
@@ -47,6 +50,7 @@ def metanetwork_forward(
     *,
     num_threads: int | None = None,
     isa: str | None = None,
+    precision: str = "float32",
     out: Heads | None = None,
 ) -> Heads:
     """What the metanetwork gives for a batch of models, the models one after the other in every array.
@@ -56,12 +60,16 @@ def metanetwork_forward(
     threads, by default ``METAEDIT_NUM_THREADS``, else as many as this process may use. ``isa`` names an
     instruction set to run instead of the active one, ``out`` float32 arrays to write to instead of new ones.
 
-    A model's result depends on the model, the editor and the instruction set alone, to the bit: neither on
-    the other models nor on the number of threads. A ``d_e`` above 128 runs plain C++.
+    ``precision`` is an upper bound on the error: ``"float32"``, ``"bf16x3"`` or ``"bf16"`` (``PRECISIONS``).
+    An instruction set that has nothing faster for it runs its float32 kernels;
+    ``editor.arithmetic(precision, isa)`` tells which of the three runs.
+
+    A model's result depends on the model, the editor, the instruction set and the precision alone, to the bit:
+    neither on the other models nor on the number of threads. A ``d_e`` above 128 runs plain C++.
 
     Equivalent to: ``Metanetwork(config)`` with the packed weights, without gradients.
 
-    Raises ``ValueError`` for a wrong shape, layout, node type, number of threads or instruction set,
+    Raises ``ValueError`` for a wrong shape, layout, node type, number of threads, precision or instruction set,
     ``TypeError`` for a wrong dtype.
     """
     if len(features) != batch.n_models:
@@ -75,6 +83,7 @@ def metanetwork_forward(
         condition,
         num_threads=thread_count(num_threads),
         isa=isa,
+        precision=precision,
         out=None if out is None else (out.score, out.relative, out.additive, out.node),
     )
     return Heads(*found)

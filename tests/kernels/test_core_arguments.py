@@ -42,10 +42,12 @@ class Arguments:
         self.e = np.ones((self.batch.n_edges, D_E), np.float32)
         self.parameters = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
         self.isa: object = None
+        self.precision: object = "float32"
         self.out: object = None
 
     def call(self) -> object:
-        return _core.shipped_forward(self.blocks, self.h, self.e, self.parameters, isa=self.isa, out=self.out)
+        options = {"isa": self.isa, "precision": self.precision, "out": self.out}
+        return _core.shipped_forward(self.blocks, self.h, self.e, self.parameters, **options)
 
 
 def set_block(row: int, column: int, value: int) -> Callable[[Arguments], None]:
@@ -93,6 +95,8 @@ WRONG: list[tuple[Callable[[Arguments], None], type[Exception], str]] = [
     (lambda a: a.parameters.pop("norm.bias"), ValueError, '"norm.bias" is missing'),
     (set_field("isa", lambda a: "mmx"), ValueError, r"isa: expected an instruction set .*\(serial.*\), got 'mmx'"),
     (set_field("isa", lambda a: ""), ValueError, "isa: expected an instruction set"),
+    (set_field("precision", lambda a: "half"), ValueError, "precision: expected 'float32', 'bf16x3' or .* got 'half'"),
+    (set_field("precision", lambda a: None), TypeError, "incompatible function arguments"),
     (set_field("out", lambda a: (a.h, np.empty_like(a.e))), ValueError, r"out\[0\]: expected memory apart"),
     (set_field("out", lambda a: (np.empty_like(a.h), a.e)), ValueError, r"out\[1\]: expected memory apart"),
     (set_field("out", lambda a: (np.empty_like(a.h[1:]), a.e)), ValueError, r"out\[0\]: .*got shape \[12, 6\]"),

@@ -12,7 +12,7 @@ import pytest
 
 from metaedit_fast import _core
 
-# Prints the instruction set in force and the bytes of a layer's result.
+# Prints the instruction set in force and the bytes of a layer's result in every precision.
 SCRIPT = """
 import sys
 import numpy as np
@@ -28,9 +28,15 @@ parameters = {name: rng.normal(0, 0.2, shape).astype(np.float32) for name, shape
 blocks = np.array([[0, 20, 20, 30, 0, 0]])
 h, e = rng.normal(size=(50, 64)).astype(np.float32), rng.normal(size=(600, 16)).astype(np.float32)
 for isa in (None, *sys.argv[1:]):
-    found = _core.shipped_forward(blocks, h, e, parameters, isa=isa)
-    print(_core.isa(), b"".join(x.tobytes() for x in found).hex())
+    line = [_core.isa()]
+    for precision in ("float32", "bf16x3", "bf16"):
+        found = _core.shipped_forward(blocks, h, e, parameters, isa=isa, precision=precision)
+        line.append(b"".join(x.tobytes() for x in found).hex())
+    print(*line)
 """
+
+
+LEVELS = ("serial", "avx2", "avx512", "avx512_bf16", "amx")
 
 
 def run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -47,24 +53,31 @@ def run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedPro
 def test_serial_is_everywhere_and_the_best_is_the_default() -> None:
     available = _core.available_isas()
     assert available[0] == "serial"
-    assert available == [isa for isa in ("serial", "avx2", "avx512") if isa in available]
+    assert available == [isa for isa in LEVELS if isa in available]
     found = run("from metaedit_fast import _core; print(_core.isa())")
     assert found.stdout.split() == [available[-1]], found.stderr
 
 
 def test_the_levels_round_differently() -> None:
-    """So that equal bits prove, below, which level ran."""
-    found = run(SCRIPT, *_core.available_isas())
+    """So that equal bits prove, below, which level ran: each has kernels of its own in one of the precisions."""
+    levels = _core.available_isas()
+    found = run(SCRIPT, *levels)
     assert found.returncode == 0, found.stderr
-    _, *bits = [line.split()[1] for line in found.stdout.splitlines()]
+    _, *bits = [line.split()[1:] for line in found.stdout.splitlines()]
     for one, other in itertools.combinations(bits, 2):
         assert one != other
+    by_level = dict(zip(levels, bits, strict=True))
+    for level, (float32, split, rounded) in by_level.items():
+        if level in ("avx512_bf16", "amx"):
+            assert float32 == by_level["avx512"][0]
+        assert (rounded == float32) == (level not in ("avx512_bf16", "amx"))
+        assert (split == float32) == (level != "amx")
 
 
 def test_the_forced_level_runs(isa: str) -> None:
     found = run(SCRIPT, isa, METAEDIT_ISA=isa)
     assert found.returncode == 0, found.stderr
-    (name, by_default), (_, by_argument) = [line.split() for line in found.stdout.splitlines()]
+    (name, *by_default), (_, *by_argument) = [line.split() for line in found.stdout.splitlines()]
     assert name == isa
     assert by_default == by_argument
 
@@ -75,7 +88,7 @@ def test_an_empty_variable_forces_nothing() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["amx", "AVX2", "avx512 ", "sse"])
+@pytest.mark.parametrize("name", ["avx10", "AVX2", "avx512 ", "sse"])
 def test_a_level_that_is_missing_or_unknown_raises(name: str) -> None:
     found = run(SCRIPT, METAEDIT_ISA=name)
     assert found.returncode == 1

@@ -55,13 +55,13 @@ class Case:
         return h.numpy(), reference.flat_edges(e).numpy()
 
 
-def check(case: Case, isa: str, expect_close: Callable[..., None]) -> None:
+def check(case: Case, arithmetic: dict[str, str], expect_close: Callable[..., None]) -> None:
     out = tuple(np.full(tuple(x.shape), np.nan, np.float32) for x in (case.h, case.e))
-    got = case.native(isa=isa, out=out)
+    got = case.native(**arithmetic, out=out)
     assert got[0] is out[0] and got[1] is out[1]
     for dtype in (torch.float64, torch.float32):
         for name, mine, theirs in zip("he", got, case.reference(dtype), strict=True):
-            expect_close(mine, theirs, "layer", name)
+            expect_close(mine, theirs, "layer", name, arithmetic["precision"])
 
 
 @st.composite
@@ -82,7 +82,7 @@ def specs(draw: st.DrawFn) -> MLPSpec:
     seed=st.integers(0, 2**31),
 )
 def test_ragged_batches_match_the_reference(
-    isa: str,
+    arithmetic: dict[str, str],
     expect_close: Callable[..., None],
     models: list[MLPSpec],
     form: str,
@@ -90,7 +90,7 @@ def test_ragged_batches_match_the_reference(
     sizes: tuple[int, int],
     seed: int,
 ) -> None:
-    check(Case(form, batch_of(models, order), *sizes, seed=seed), isa, expect_close)
+    check(Case(form, batch_of(models, order), *sizes, seed=seed), arithmetic, expect_close)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -105,35 +105,41 @@ def test_ragged_batches_match_the_reference(
     ],
     ids=lambda spec: "-".join(map(str, spec.widths)),
 )
-def test_shapes_match_the_reference(isa: str, expect_close: Callable[..., None], form: str, spec: MLPSpec) -> None:
-    check(Case(form, batch_of([spec])), isa, expect_close)
+def test_shapes_match_the_reference(
+    arithmetic: dict[str, str], expect_close: Callable[..., None], form: str, spec: MLPSpec
+) -> None:
+    check(Case(form, batch_of([spec])), arithmetic, expect_close)
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids="{0[0]}-{0[1]}".format)
-def test_sizes_match_the_reference(isa: str, expect_close: Callable[..., None], sizes: tuple[int, int]) -> None:
-    check(Case("shipped", batch_of([MLPSpec.simple((14, 37, 32, 2), skips=[(0, 2)])]), *sizes), isa, expect_close)
+def test_sizes_match_the_reference(
+    arithmetic: dict[str, str], expect_close: Callable[..., None], sizes: tuple[int, int]
+) -> None:
+    check(
+        Case("shipped", batch_of([MLPSpec.simple((14, 37, 32, 2), skips=[(0, 2)])]), *sizes), arithmetic, expect_close
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_empty_batch(isa: str, form: str) -> None:
-    h, e = Case(form, batch_of([])).native(isa=isa)
+def test_empty_batch(arithmetic: dict[str, str], form: str) -> None:
+    h, e = Case(form, batch_of([])).native(**arithmetic)
     assert h.shape == (0, 64)
     assert e.shape == (0, 16)
     assert h.dtype == e.dtype == np.float32
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_node_without_edges_aggregates_zero(isa: str, form: str) -> None:
+def test_node_without_edges_aggregates_zero(arithmetic: dict[str, str], form: str) -> None:
     batch = batch_of([MLPSpec.simple((3, 4, 2))])
     case = Case(form, batch)
     lonely = np.concatenate([case.h.numpy(), np.ones((1, 64), np.float32)])
     core = native.FORMS[form]
-    h, e = core(batch.blocks, lonely, case.e.numpy(), case.parameters, isa=isa)
-    expected = case.native(isa=isa)
+    h, e = core(batch.blocks, lonely, case.e.numpy(), case.parameters, **arithmetic)
+    expected = case.native(**arithmetic)
     np.testing.assert_array_equal(h[:-1], expected[0])
     np.testing.assert_array_equal(e, expected[1])
     # Alone in its graph the node has no edges either, and no aggregate of anything.
-    alone, _ = core(batch.blocks[:0], lonely[-1:], case.e.numpy()[:0], case.parameters, isa=isa)
+    alone, _ = core(batch.blocks[:0], lonely[-1:], case.e.numpy()[:0], case.parameters, **arithmetic)
     np.testing.assert_array_equal(h[-1:], alone)
     assert np.isfinite(alone).all()
 
@@ -141,26 +147,28 @@ def test_node_without_edges_aggregates_zero(isa: str, form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=20, deadline=None)
 @given(models=st.lists(specs(), min_size=2, max_size=5), order=st.sampled_from(["model", "shape"]))
-def test_no_bit_depends_on_the_neighbours(isa: str, form: str, models: list[MLPSpec], order: str) -> None:
+def test_no_bit_depends_on_the_neighbours(
+    arithmetic: dict[str, str], form: str, models: list[MLPSpec], order: str
+) -> None:
     together = Case(form, batch_of(models, order))
-    h, e = together.native(isa=isa)
+    h, e = together.native(**arithmetic)
     owner = np.repeat(together.batch.block_model, together.batch.block_sizes)
     for m, spec in enumerate(models):
         nodes = slice(*together.batch.node_offsets[m : m + 2])
         alone = Case(form, batch_of([spec], order))
         alone.h, alone.e = together.h[nodes], together.e[torch.from_numpy(owner == m)]
-        h_alone, e_alone = alone.native(isa=isa)
+        h_alone, e_alone = alone.native(**arithmetic)
         np.testing.assert_array_equal(h_alone, h[nodes])
         np.testing.assert_array_equal(e_alone, e[owner == m])
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_non_finite_model_leaves_its_neighbours_alone(isa: str, form: str) -> None:
+def test_a_non_finite_model_leaves_its_neighbours_alone(arithmetic: dict[str, str], form: str) -> None:
     case = Case(form, batch_of([MLPSpec.simple((5, 8, 2)), MLPSpec.simple((5, 8, 2))]))
-    h, e = case.native(isa=isa)
+    h, e = case.native(**arithmetic)
     n, k = int(case.batch.node_offsets[1]), case.batch.n_edges // 2
     case.h[0], case.e[0] = float("nan"), float("inf")
-    h_bad, e_bad = case.native(isa=isa)
+    h_bad, e_bad = case.native(**arithmetic)
     np.testing.assert_array_equal(h_bad[n:], h[n:])
     np.testing.assert_array_equal(e_bad[k:], e[k:])
     # What is not a number stays so, in sums and in maxima, as it does in the reference.
@@ -170,14 +178,14 @@ def test_a_non_finite_model_leaves_its_neighbours_alone(isa: str, form: str) -> 
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_threads_agree_and_inputs_stay(isa: str, form: str) -> None:
+def test_threads_agree_and_inputs_stay(arithmetic: dict[str, str], form: str) -> None:
     case = Case(form, batch_of([MLPSpec.simple((14, 64, 64, 2), skips=[(1, 2)])] * 3))
     before = case.h.clone(), case.e.clone()
-    expected = case.native(isa=isa)
+    expected = case.native(**arithmetic)
     results: list[list[tuple[np.ndarray, np.ndarray]]] = [[], []]
 
     def work(mine: list[tuple[np.ndarray, np.ndarray]]) -> None:
-        mine.extend(case.native(isa=isa) for _ in range(5))
+        mine.extend(case.native(**arithmetic) for _ in range(5))
 
     threads = [threading.Thread(target=work, args=(mine,)) for mine in results]
     for thread in threads:

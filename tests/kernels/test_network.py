@@ -109,14 +109,14 @@ class Batch:
 NETWORKS = {name: Network(config) for name, config in CONFIGS.items()}
 
 
-def check(batch: Batch, isa: str, expect_close: Callable[..., None]) -> None:
+def check(batch: Batch, arithmetic: dict[str, str], expect_close: Callable[..., None]) -> None:
     out = batch.poisoned()
-    got = batch.native(isa=isa, out=out)
+    got = batch.native(**arithmetic, out=out)
     for dtype in (torch.float64, torch.float32):
         expected = batch.reference(dtype)
         for name in FIELDS:
             assert getattr(got, name) is getattr(out, name)
-            expect_close(getattr(got, name), getattr(expected, name), "network", name)
+            expect_close(getattr(got, name), getattr(expected, name), "network", name, arithmetic["precision"])
 
 
 def expect_same_bits(got: Heads, expected: Heads) -> None:
@@ -133,9 +133,9 @@ def joined(parts: list[Heads]) -> Heads:
 @settings(max_examples=25, deadline=None)
 @given(models=st.lists(specs(), min_size=1, max_size=4), name=st.sampled_from(list(NETWORKS)), seed=st.integers(0, 99))
 def test_ragged_batches_match_the_reference(
-    isa: str, expect_close: Callable[..., None], models: list[MLPSpec], name: str, seed: int
+    arithmetic: dict[str, str], expect_close: Callable[..., None], models: list[MLPSpec], name: str, seed: int
 ) -> None:
-    check(NETWORKS[name].batch(models, seed), isa, expect_close)
+    check(NETWORKS[name].batch(models, seed), arithmetic, expect_close)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -149,13 +149,15 @@ def test_ragged_batches_match_the_reference(
     ],
     ids=lambda spec: "-".join(map(str, spec.widths)),
 )
-def test_shapes_match_the_reference(isa: str, expect_close: Callable[..., None], name: str, spec: MLPSpec) -> None:
-    check(NETWORKS[name].batch([spec]), isa, expect_close)
+def test_shapes_match_the_reference(
+    arithmetic: dict[str, str], expect_close: Callable[..., None], name: str, spec: MLPSpec
+) -> None:
+    check(NETWORKS[name].batch([spec]), arithmetic, expect_close)
 
 
 @pytest.mark.parametrize("name", ["shipped", "official"])
-def test_empty_batch(isa: str, name: str) -> None:
-    found = NETWORKS[name].batch([]).native(isa=isa, num_threads=2)
+def test_empty_batch(arithmetic: dict[str, str], name: str) -> None:
+    found = NETWORKS[name].batch([]).native(**arithmetic, num_threads=2)
     assert [getattr(found, field).shape for field in FIELDS] == [(0,), (0,), (0,), (0, 3)]
 
 
@@ -167,21 +169,21 @@ def test_empty_batch(isa: str, name: str) -> None:
     n_threads=st.integers(2, 9),
 )
 def test_no_bit_depends_on_threads_neighbours_or_the_split(
-    isa: str, models: list[MLPSpec], name: str, cut: int, n_threads: int
+    arithmetic: dict[str, str], models: list[MLPSpec], name: str, cut: int, n_threads: int
 ) -> None:
     batch = NETWORKS[name].batch(models)
-    together = batch.native(isa=isa)
-    expect_same_bits(batch.native(isa=isa, num_threads=n_threads), together)
-    expect_same_bits(joined([batch.part(s).native(isa=isa) for s in (slice(cut), slice(cut, None))]), together)
-    alone = [batch.part(slice(m, m + 1)).native(isa=isa, num_threads=n_threads) for m in range(len(models))]
+    together = batch.native(**arithmetic)
+    expect_same_bits(batch.native(**arithmetic, num_threads=n_threads), together)
+    expect_same_bits(joined([batch.part(s).native(**arithmetic) for s in (slice(cut), slice(cut, None))]), together)
+    alone = [batch.part(slice(m, m + 1)).native(**arithmetic, num_threads=n_threads) for m in range(len(models))]
     expect_same_bits(joined(alone), together)
 
 
-def test_a_non_finite_model_leaves_its_neighbours_alone(isa: str) -> None:
+def test_a_non_finite_model_leaves_its_neighbours_alone(arithmetic: dict[str, str]) -> None:
     batch = NETWORKS["shipped"].batch([MLPSpec.simple((N_INPUTS, 19, 2))] * 3)
-    before = batch.native(isa=isa)
+    before = batch.native(**arithmetic)
     batch.features[1].edge[...] = np.nan
-    after = batch.native(isa=isa)
+    after = batch.native(**arithmetic)
     n, v = batch.mlps[0].spec.n_weights, sum(batch.mlps[0].spec.widths)
     assert np.isnan(after.score[n : 2 * n]).all()
     for rows in (slice(n), slice(2 * n, None)):
@@ -190,14 +192,14 @@ def test_a_non_finite_model_leaves_its_neighbours_alone(isa: str) -> None:
         np.testing.assert_array_equal(after.node[rows], before.node[rows])
 
 
-def test_calls_from_many_threads_agree_and_inputs_stay(isa: str) -> None:
+def test_calls_from_many_threads_agree_and_inputs_stay(arithmetic: dict[str, str]) -> None:
     batch = NETWORKS["shipped"].batch([MLPSpec.simple((N_INPUTS, 32, 16, 2), skips=[(1, 2)])] * 3)
     before = [tuple(x.tobytes() for x in (f.edge, f.node, f.node_type, f.saliency)) for f in batch.features]
-    expected = batch.native(isa=isa)
+    expected = batch.native(**arithmetic)
     results: list[Heads] = []
 
     def work() -> None:
-        results.extend(batch.native(isa=isa, num_threads=2) for _ in range(5))
+        results.extend(batch.native(**arithmetic, num_threads=2) for _ in range(5))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -208,6 +210,30 @@ def test_calls_from_many_threads_agree_and_inputs_stay(isa: str) -> None:
     for found in results:
         expect_same_bits(found, expected)
     assert [tuple(x.tobytes() for x in (f.edge, f.node, f.node_type, f.saliency)) for f in batch.features] == before
+
+
+@pytest.mark.parametrize("precision", native.PRECISIONS)
+@pytest.mark.parametrize("name", ["shipped", "official", "too wide for the kernels"])
+def test_the_editor_tells_the_arithmetic_that_runs(isa: str, precision: str, name: str) -> None:
+    network = NETWORKS[name]
+    batch = network.batch([MLPSpec.simple((N_INPUTS, 40, 2))])
+    runs = network.editor.arithmetic(precision, isa)
+    level_has_it = {"avx512_bf16": ["bf16"], "amx": ["bf16x3", "bf16"]}.get(isa, [])
+    has_kernels = name != "too wide for the kernels"
+    assert runs == (precision if has_kernels and precision in level_has_it else "float32")
+    found, exact = batch.native(isa=isa, precision=precision), batch.native(isa=isa, precision="float32")
+    if runs == "float32":
+        expect_same_bits(found, exact)
+    else:
+        assert not np.array_equal(found.score, exact.score)
+
+
+def test_the_editor_refuses_an_unknown_arithmetic() -> None:
+    editor = NETWORKS["shipped"].editor
+    with pytest.raises(ValueError, match="precision: expected 'float32', 'bf16x3' or 'bf16', got 'int8'"):
+        editor.arithmetic("int8")
+    with pytest.raises(ValueError, match="isa: expected an instruction set"):
+        editor.arithmetic("bf16", "mmx")
 
 
 def test_the_packed_editor_keeps_a_copy() -> None:

@@ -131,6 +131,7 @@ WRONG: list[tuple[Callable[[Arguments], None], type[Exception], str]] = [
     (set_field("condition", lambda a: a.condition[:1]), ValueError, r"condition: .*\[2, 4\], got shape \[1, 4\]"),
     (set_field("editor", lambda a: object()), TypeError, "incompatible function arguments"),
     (set_option("num_threads", 0), ValueError, "num_threads: expected at least 1, got 0"),
+    (set_option("precision", "bf16 "), ValueError, "precision: expected 'float32', 'bf16x3' or 'bf16', got 'bf16 '"),
     (set_option("isa", "mmx"), ValueError, "isa: expected an instruction set"),
     (set_option("out", ()), TypeError, "out: expected a tuple"),
     (lambda a: a.options.update(out=out_of(a)[::-1]), ValueError, r"out\[0\]: .*\[72\], got shape \[26, 3\]"),

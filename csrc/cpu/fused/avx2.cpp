@@ -3,5 +3,6 @@
 #include "cpu/fused/simd_avx2.hpp"
 
 #define METAEDIT_LEVEL avx2
+#define METAEDIT_KERNELS fused
 #define METAEDIT_SECTION "metaedit_avx2"
 #include "cpu/fused/entry_points.hpp"

@@ -3,5 +3,6 @@
 #include "cpu/fused/simd_avx512.hpp"
 
 #define METAEDIT_LEVEL avx512
+#define METAEDIT_KERNELS fused
 #define METAEDIT_SECTION "metaedit_avx512"
 #include "cpu/fused/entry_points.hpp"

@@ -1,5 +1,6 @@
 // The functions of one instruction set's object file, all of them: include this once, behind the definition of
-// METAEDIT_LEVEL (a namespace that holds Simd) and METAEDIT_SECTION (a string).
+// METAEDIT_LEVEL (a namespace that holds Simd), METAEDIT_SECTION (a string) and METAEDIT_KERNELS (the namespace of
+// the templates, fused or bf16).
 //
 // They stand in a section of their own, so that a test can see in the finished library that no other code uses
 // the instruction set.
@@ -18,24 +19,24 @@
 namespace metaedit::METAEDIT_LEVEL {
 
 METAEDIT_ENTRY dense(const fused::Dense& op) {
-    fused::dense<Simd>(op);
+    METAEDIT_KERNELS::dense<Simd>(op);
 }
 METAEDIT_ENTRY normalise(const fused::Normalise& op) {
-    fused::normalise<Simd>(op);
+    METAEDIT_KERNELS::normalise<Simd>(op);
 }
 
 #define METAEDIT_EDGE_ENTRIES(width)                                      \
     METAEDIT_ENTRY embed_edges_##width(const fused::EmbedEdges& op) {     \
-        fused::embed_edges<Simd, width>(op);                              \
+        METAEDIT_KERNELS::embed_edges<Simd, width>(op);                   \
     }                                                                     \
     METAEDIT_ENTRY pass_messages_##width(const fused::PassMessages& op) { \
-        fused::pass_messages<Simd, width>(op);                            \
+        METAEDIT_KERNELS::pass_messages<Simd, width>(op);                 \
     }                                                                     \
     METAEDIT_ENTRY pass_official_##width(const fused::PassOfficial& op) { \
-        fused::pass_official<Simd, width>(op);                            \
+        METAEDIT_KERNELS::pass_official<Simd, width>(op);                 \
     }                                                                     \
     METAEDIT_ENTRY edge_heads_##width(const fused::EdgeHeads& op) {       \
-        fused::edge_heads<Simd, width>(op);                               \
+        METAEDIT_KERNELS::edge_heads<Simd, width>(op);                    \
     }
 METAEDIT_EDGE_ENTRIES(16)
 METAEDIT_EDGE_ENTRIES(32)

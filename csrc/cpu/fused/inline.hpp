@@ -12,6 +12,13 @@
 #define METAEDIT_INLINE inline __attribute__((always_inline))
 #endif
 
+// The same for a lambda, behind its parameters.
+#ifdef _MSC_VER
+#define METAEDIT_INLINE_LAMBDA [[msvc::forceinline]]
+#else
+#define METAEDIT_INLINE_LAMBDA __attribute__((always_inline))
+#endif
+
 // In front of loops over the registers of a tile, whose bounds are small constants.
 #ifdef _MSC_VER
 #define METAEDIT_UNROLL

@@ -110,6 +110,6 @@ struct Kernels {
 };
 
 // Null for a level that has no vectorised kernels.
-const Kernels* kernels_of(Isa isa);
+const Kernels* kernels_of(const Arithmetic& arithmetic);
 
 }  // namespace metaedit::fused

@@ -211,9 +211,11 @@ void read_heads(const Kernels& kernels, const Pass& pass, const PackedNetwork& n
 }
 
 template <class Packed, class Layer>
-void forward_layer(const Kernels& kernels, const WeightGraph& graph, const Layer& layer, const LayerStates& states) {
+void forward_layer(const Kernels& kernels, const WeightGraph& graph, const Layer& layer, const LayerStates& states,
+                   Precision precision) {
     const PackedSizes sizes(layer.d_e, layer.d_v);
-    const Packed packed(layer, sizes);
+    Packed packed(layer, sizes);
+    packed.add_pairs(precision);
     const bool is_padded = sizes.edge != layer.d_e;  // else the output itself is where the edges are updated
     Workspace work(sizes, graph.n_nodes, is_padded ? graph.n_edges : 0, packed.node_in.n_out(), 4 * sizes.edge);
     float* edges = is_padded ? work.edges.data() : states.edges_out;
@@ -262,13 +264,13 @@ void forward(const Kernels& kernels, const PackedNetwork& network, const Model& 
 }
 
 void shipped_forward(const Kernels& kernels, const WeightGraph& graph, const ShippedLayer& layer,
-                     const LayerStates& states) {
-    forward_layer<PackedLayer>(kernels, graph, layer, states);
+                     const LayerStates& states, Precision precision) {
+    forward_layer<PackedLayer>(kernels, graph, layer, states, precision);
 }
 
 void official_forward(const Kernels& kernels, const WeightGraph& graph, const OfficialLayer& layer,
-                      const LayerStates& states) {
-    forward_layer<PackedOfficialLayer>(kernels, graph, layer, states);
+                      const LayerStates& states, Precision precision) {
+    forward_layer<PackedOfficialLayer>(kernels, graph, layer, states, precision);
 }
 
 }  // namespace metaedit::fused

@@ -26,10 +26,10 @@ Workspace workspace_for(const PackedNetwork& network, std::int64_t n_nodes, std:
 
 void forward(const Kernels& kernels, const PackedNetwork& network, const Model& model, Workspace& work);
 
-// One layer; packs it for this call. d_e must fit (PackedSizes::fit).
+// One layer; packs it for this call. d_e must fit (PackedSizes::fit), and the precision be that of the kernels.
 void shipped_forward(const Kernels& kernels, const WeightGraph& graph, const ShippedLayer& layer,
-                     const LayerStates& states);
+                     const LayerStates& states, Precision precision);
 void official_forward(const Kernels& kernels, const WeightGraph& graph, const OfficialLayer& layer,
-                      const LayerStates& states);
+                      const LayerStates& states, Precision precision);
 
 }  // namespace metaedit::fused

@@ -1,0 +1,189 @@
+// Kernels over edges in bf16, embedding, messages and heads: see fused/edges.hpp.
+#pragma once
+
+#include "cpu/bf16/simd.hpp"
+#include "cpu/bf16/tile.hpp"
+#include "cpu/fused/edges.hpp"
+
+namespace metaedit::bf16 {
+
+using fused::EdgeHeads;
+using fused::EmbedEdges;
+using fused::PassMessages;
+
+// ---- Embedding ----
+
+template <class U, int kWidth>
+METAEDIT_INLINE void embed_edges(const EmbedEdges& op) {
+    using V = typename U::V;
+    constexpr int kFeatures = 16;  // at most; the kernel of float32 takes any number
+    const std::int64_t n_in = op.in.n_in;
+    if (op.in.pairs == nullptr || n_in > kFeatures) return fused::embed_edges<U, kWidth>(op);
+    RowsOfPairs<U, kFeatures> features;
+    RowsOfPairs<U, kEmbed> hidden;
+    for (std::int64_t k = 0; k < op.n; k += kRows) {
+        const std::int64_t n = op.n - k < kRows ? op.n - k : kRows;
+        for (int r = 0; r < kRows; ++r) {
+            features.set(r, 0, r < n ? load_first(op.features + (k + r) * n_in, n_in) : U::all(0.0F));
+        }
+        U::start(pairs_of(kFeatures));
+        U::template multiply<kPanelsOf<kEmbed>>(
+            features.view(), op.in, 0,
+            [&](int, int j) METAEDIT_INLINE_LAMBDA { return U::load(op.hidden_bias + j * U::kLanes); },
+            [&](int r, int j, V x) METAEDIT_INLINE_LAMBDA { hidden.set(r, j, U::scaled_silu(x)); });
+        U::start(pairs_of(kEmbed));
+        float* edges = op.edges + k * kWidth;
+        U::template multiply<kPanelsOf<kWidth>>(
+            hidden.view(), op.out, 0,
+            [&](int, int j) METAEDIT_INLINE_LAMBDA { return U::load(op.out.bias + j * U::kLanes); },
+            [&](int r, int j, V y) METAEDIT_INLINE_LAMBDA {
+                if (r < n) U::store(edges + r * kWidth + j * U::kLanes, y);
+            });
+    }
+    U::stop();
+}
+
+// ---- Messages ----
+
+// As fused::pass_tile.
+template <class U, int kWidth, bool kRun>
+METAEDIT_INLINE void pass_tile(const PassMessages& op, float* e, const std::int64_t* sources,
+                               const std::int64_t* targets) {
+    using V = typename U::V;
+    constexpr int kPanels = kPanelsOf<kWidth>;
+    RowsOfPairs<U, kWidth> e_pairs, q;
+    V total[kPanels], minimum[kPanels];  // over the run
+    if constexpr (kRun) {
+        METAEDIT_UNROLL
+        for (int j = 0; j < kPanels; ++j) {
+            total[j] = U::all(0.0F);
+            minimum[j] = U::all(__builtin_inff());
+        }
+    }
+    const auto target = [&](int r) METAEDIT_INLINE_LAMBDA { return kRun ? targets[0] + r : targets[r]; };
+    e_pairs.fill(e);
+    U::template multiply<kPanels>(
+        e_pairs.view(), op.edge, 0,
+        [&](int r, int j) METAEDIT_INLINE_LAMBDA {
+            const float* at_source = op.terms + sources[kRun ? 0 : r] * 2 * kWidth;
+            const float* at_target = op.terms + target(r) * 2 * kWidth + kWidth;
+            return U::add(U::load(at_source + j * U::kLanes), U::load(at_target + j * U::kLanes));
+        },
+        [&](int r, int j, V sum) METAEDIT_INLINE_LAMBDA {
+            const V message = U::scaled_silu(sum);
+            q.set(r, j, message);
+            float* aggregates = op.aggregates + j * U::kLanes;
+            fused::aggregate<U, kWidth>(aggregates + target(r) * op.aggregate_row, message, message);
+            if constexpr (kRun) {
+                total[j] = U::add(total[j], message);
+                minimum[j] = U::min(minimum[j], message);
+            } else {
+                fused::aggregate<U, kWidth>(aggregates + sources[r] * op.aggregate_row + 2 * kWidth, message, message);
+            }
+        });
+    if constexpr (kRun) {
+        float* at_source = op.aggregates + sources[0] * op.aggregate_row + 2 * kWidth;
+        METAEDIT_UNROLL
+        for (int j = 0; j < kPanels; ++j) {
+            fused::aggregate<U, kWidth>(at_source + j * U::kLanes, total[j], minimum[j]);
+        }
+    }
+    U::template multiply<kPanels>(
+        q.view(), op.update, 0,
+        [&](int r, int j) METAEDIT_INLINE_LAMBDA {
+            return U::add(U::load(op.update.bias + j * U::kLanes), U::load(e + r * kWidth + j * U::kLanes));
+        },
+        [&](int r, int j, V y) METAEDIT_INLINE_LAMBDA { U::store(e + r * kWidth + j * U::kLanes, y); });
+}
+
+template <class U, int kWidth>
+METAEDIT_INLINE void pass_messages(const PassMessages& op) {
+    if (op.edge.pairs == nullptr) return fused::pass_messages<U, kWidth>(op);
+    std::int64_t sources[kRows], targets[kRows];
+    alignas(64) float last[kRows * kWidth] = {};
+    U::start(pairs_of(kWidth));
+    for (std::int64_t b = 0; b < op.n_blocks; ++b) {
+        fused::EdgeWalk walk(op.blocks[b]);
+        while (walk.edge < walk.end) {
+            float* e = op.edges + walk.edge * kWidth;
+            if (walk.is_run(kRows)) {
+                bf16::pass_tile<U, kWidth, true>(op, e, &walk.source, &walk.target);
+                walk.skip_run(kRows);
+                continue;
+            }
+            const int n = walk.take(kRows, op.n_nodes, sources, targets);
+            if (n < kRows) fused::copy(e, n * kWidth, last);
+            bf16::pass_tile<U, kWidth, false>(op, n < kRows ? last : e, sources, targets);
+            if (n < kRows) fused::copy(last, n * kWidth, e);
+        }
+    }
+    U::stop();
+}
+
+// ---- Heads ----
+
+template <class U, int kWidth>
+METAEDIT_INLINE void heads_of_tile(const EdgeHeads& op, const Pairs& e, const std::int64_t* sources,
+                                   const std::int64_t* targets, typename U::V (&found)[EdgeHeads::kOutputs]) {
+    using V = typename U::V;
+    const std::int64_t hidden = op.edge.n_out;
+    V sums_of_output[EdgeHeads::kOutputs][kRows];
+    METAEDIT_UNROLL
+    for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
+        METAEDIT_UNROLL
+        for (int r = 0; r < kRows; ++r) sums_of_output[o][r] = U::all(0.0F);
+    }
+    for (std::int64_t panel = 0; panel < hidden / kPanel; ++panel) {
+        const float* terms = op.terms + panel * kPanel;
+        V values[kRows];
+        U::template multiply<1>(
+            e, op.edge, panel,
+            [&](int r, int) METAEDIT_INLINE_LAMBDA {
+                const float* at_source = terms + sources[r] * 2 * hidden;
+                const float* at_target = terms + targets[r] * 2 * hidden + hidden;
+                return U::add(U::load(at_source), U::load(at_target));
+            },
+            [&](int r, int, V x) METAEDIT_INLINE_LAMBDA { values[r] = U::scaled_silu(x); });
+        for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
+            const EdgeHeads::Output& output = op.outputs[o];
+            if (panel < output.first_panel || panel >= output.last_panel) continue;
+            const V readout = U::load(output.readout + panel * kPanel);
+            METAEDIT_UNROLL
+            for (int r = 0; r < kRows; ++r) sums_of_output[o][r] = U::fma(values[r], readout, sums_of_output[o][r]);
+        }
+    }
+    METAEDIT_UNROLL
+    for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
+        found[o] = U::add(U::sums_of(sums_of_output[o]), U::all(op.outputs[o].bias));
+    }
+}
+
+template <class U, int kWidth>
+METAEDIT_INLINE void edge_heads(const EdgeHeads& op) {
+    if (op.edge.pairs == nullptr) return fused::edge_heads<U, kWidth>(op);
+    std::int64_t sources[kRows], targets[kRows];
+    alignas(64) float last[kRows * kWidth] = {};
+    alignas(64) float values[kRows];
+    RowsOfPairs<U, kWidth> e_pairs;
+    U::start(pairs_of(kWidth));
+    for (std::int64_t b = 0; b < op.n_blocks; ++b) {
+        fused::EdgeWalk walk(op.blocks[b]);
+        while (walk.edge < walk.end) {
+            const std::int64_t first = walk.edge;
+            const float* e = op.edges + first * kWidth;
+            const int n = walk.take(kRows, op.n_nodes, sources, targets);
+            if (n < kRows) fused::copy(e, n * kWidth, last);
+            e_pairs.fill(n < kRows ? last : e);
+            typename U::V found[EdgeHeads::kOutputs];
+            bf16::heads_of_tile<U, kWidth>(op, e_pairs.view(), sources, targets, found);
+            for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
+                if (op.outputs[o].values == nullptr) continue;
+                U::store(values, found[o]);
+                fused::copy(values, n, op.outputs[o].values + first);
+            }
+        }
+    }
+    U::stop();
+}
+
+}  // namespace metaedit::bf16
