@@ -30,9 +30,9 @@ struct Simd {
     METAEDIT_INLINE static float sum(V x) { return _mm512_reduce_add_ps(x); }
 
     // x / (1 + 2^x); see kernels.hpp. vscalefps multiplies by a power of two and saturates, so nothing is clamped.
-    // vreduceps would give the fraction at once, to the same bit, but takes five cycles on Zen 4; the maximum makes
-    // the fraction of an infinity 0. The division runs in a unit of its own beside the multiply-adds, which are what
-    // limits these kernels; a reciprocal with a Newton step would cost three of them.
+    // vreduceps would give the fraction at once, but takes five cycles on Zen 4, and rounds it down; the maximum
+    // makes the fraction of an infinity 0. The division runs in a unit of its own beside the multiply-adds, which
+    // are what limits these kernels; a reciprocal with a Newton step would cost three of them.
     METAEDIT_INLINE static V scaled_silu(V x) {
         constexpr int kDown = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
         const V fraction = _mm512_max_ps(_mm512_sub_ps(x, _mm512_roundscale_ps(x, kDown)), all(0.0F));
