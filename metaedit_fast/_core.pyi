@@ -16,6 +16,7 @@ class BuildInfo(TypedDict):
 _Float = TypeVar("_Float", np.float32, np.float64)
 _Float32 = NDArray[np.float32]
 _Int64 = NDArray[np.int64]
+_Bool = NDArray[np.bool_]
 
 class PackedEditor:
     def __init__(
@@ -101,6 +102,13 @@ def mlp_statistics(
     num_threads: int,
     isa: str | None = None,
 ) -> list[tuple[_Float32, _Float32, _Float32, _Float32]]: ...
+def mlp_refine(
+    models: Sequence[tuple[MlpShape, _Float32, PanelRows, MlpShape, _Float32, PanelRows, _Bool]],
+    *,
+    steps: int,
+    num_threads: int,
+    isa: str | None = None,
+) -> list[tuple[_Float32, list[float], int]]: ...
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
 def build_info() -> BuildInfo: ...

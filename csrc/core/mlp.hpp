@@ -101,9 +101,21 @@ struct StatisticsTask {
     float* edge;              // E[a² g²], [n_weights]
 };
 
+// A few quasi-Newton steps towards the mean JSD's minimum; equivalent to metaedit_fast/editing/refine.py. At least one
+// row; the original has as many rows and classes.
+struct RefineTask {
+    MlpRun run, original;
+    const std::uint8_t* free;  // [n_parameters]; 0 where a parameter keeps its bits
+    std::int64_t n_steps;
+    float* theta;    // [n_parameters], the result
+    double* values;  // [n_steps + 1], mean JSD at the start and at every trial
+    std::int64_t *n_values, *best_step;
+};
+
 // All tasks, the costliest first, on up to n_threads threads of this call's own (one of them the caller's).
 void mlp_logits(std::span<const LogitsTask> tasks, Isa isa, int n_threads);
 void mlp_divergence(std::span<const DivergenceTask> tasks, Isa isa, int n_threads);
 void mlp_statistics(std::span<const StatisticsTask> tasks, Isa isa, int n_threads);
+void mlp_refine(std::span<const RefineTask> tasks, Isa isa, int n_threads);
 
 }  // namespace metaedit

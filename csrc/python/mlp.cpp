@@ -4,6 +4,7 @@
 
 #include <pybind11/stl.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
 #include <optional>
@@ -62,6 +63,8 @@ MlpShape make_shape(std::int64_t n_inputs, const std::vector<LayerTuple>& layers
         layer.norm_shift = next + layer.n_out;
         next += 2 * layer.n_out;
     }
+    if (next > std::numeric_limits<std::int32_t>::max())
+        throw py::value_error("layers: expected under 2^31 parameters");
     shape.n_parameters = next;
     for (const auto& [source, target] : skips) {
         if (source < 0 || source >= target || target > static_cast<std::int64_t>(shape.layers.size())) {
@@ -200,6 +203,64 @@ py::list statistics(const py::sequence& models, int num_threads, const std::opti
     return found;
 }
 
+// Of another model of the call: fields `first` to `first` + 2 of a tuple.
+MlpRun run_of(Runs& runs, std::size_t i, std::size_t first, const std::string& name) {
+    const auto* shape = runs.field(i, first).cast<const MlpShape*>();
+    const auto* rows = runs.field(i, first + 2).cast<const PanelRows*>();
+    if (shape == nullptr || rows == nullptr) throw py::type_error(name + ": expected a shape and rows, got None");
+    const py::array& theta =
+        runs.keep(expect_array<float>(runs.field(i, first + 1), name + ".theta", {shape->n_parameters}));
+    return {shape, floats(theta), rows};
+}
+
+py::list refine(const py::sequence& models, std::int64_t steps, int num_threads,
+                const std::optional<std::string>& isa) {
+    const Isa level = level_of(isa, num_threads);
+    if (steps < 0) throw py::value_error("steps: expected 0 or more, got " + std::to_string(steps));
+    Runs runs(models, 7, true);
+    std::vector<RefineTask> tasks;
+    std::vector<std::array<std::int64_t, 2>> counts(runs.size());
+    std::vector<py::array_t<float>> thetas;
+    std::vector<std::vector<double>> values;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        const std::string name = "models[" + std::to_string(i) + "]";
+        const MlpRun& run = runs[i];
+        const MlpRun original = run_of(runs, i, 3, name + ".original");
+        if (original.shape->n_outputs() != run.shape->n_outputs()) {
+            throw py::value_error(name + ".original: expected " + std::to_string(run.shape->n_outputs()) +
+                                  " outputs, got " + std::to_string(original.shape->n_outputs()));
+        }
+        if (original.rows->n_features() != original.shape->n_inputs() ||
+            original.rows->n_rows() != run.rows->n_rows()) {
+            throw py::value_error(name + ".original.rows: expected shape " +
+                                  text({run.rows->n_rows(), original.shape->n_inputs()}) + ", got " +
+                                  text({original.rows->n_rows(), original.rows->n_features()}));
+        }
+        const py::array& free =
+            runs.keep(expect_array<bool>(runs.field(i, 6), name + ".free", {run.shape->n_parameters}));
+        thetas.push_back(poisoned({run.shape->n_parameters}));
+        values.emplace_back(static_cast<std::size_t>(steps) + 1);
+        tasks.push_back({.run = run,
+                         .original = original,
+                         .free = static_cast<const std::uint8_t*>(free.data()),
+                         .n_steps = steps,
+                         .theta = thetas[i].mutable_data(),
+                         .values = values[i].data(),
+                         .n_values = &counts[i][0],
+                         .best_step = &counts[i][1]});
+    }
+    {
+        const py::gil_scoped_release released;
+        mlp_refine(tasks, level, num_threads);
+    }
+    py::list found;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        values[i].resize(static_cast<std::size_t>(counts[i][0]));
+        found.append(py::make_tuple(thetas[i], values[i], counts[i][1]));
+    }
+    return found;
+}
+
 constexpr const char* kShapeDoc =
     "An architecture for the kernels: layers are tuples (width, index into ACTIVATIONS, alpha, layer norm or not,\n"
     "epsilon), skips pairs of neuron layers (source, target). Raises ValueError for a width, activation or skip out\n"
@@ -215,6 +276,10 @@ constexpr const char* kDivergenceDoc =
 constexpr const char* kStatisticsDoc =
     "(mean [neurons], std [neurons], E[g²] [linear outputs], E[a² g²] [weights]) of each model (MlpShape, θ,\n"
     "PanelRows); see metaedit_fast.models.statistics. Raises ValueError for no rows.";
+constexpr const char* kRefineDoc =
+    "(θ, mean JSD at the start and at each trial, index of the lowest) of each model (MlpShape, θ, PanelRows, and\n"
+    "the same of its original, bool [parameters]: which may change); see metaedit_fast.editing.refine. Raises\n"
+    "ValueError for no rows, negative steps or an original with other rows or outputs.";
 
 }  // namespace
 
@@ -229,6 +294,8 @@ void bind_mlp(py::module_& m) {
           py::arg("isa") = py::none(), kDivergenceDoc);
     m.def("mlp_statistics", &statistics, py::arg("models"), py::kw_only(), py::arg("num_threads"),
           py::arg("isa") = py::none(), kStatisticsDoc);
+    m.def("mlp_refine", &refine, py::arg("models"), py::kw_only(), py::arg("steps"), py::arg("num_threads"),
+          py::arg("isa") = py::none(), kRefineDoc);
 }
 
 }  // namespace metaedit::python

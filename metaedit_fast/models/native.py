@@ -114,17 +114,37 @@ def probe_statistics_of(
     return _core.mlp_statistics(_items(mlps, x), num_threads=thread_count(num_threads), isa=isa)
 
 
+def refined(
+    edited: Sequence[MLP],
+    originals: Sequence[MLP],
+    free: Sequence[NDArray[np.bool_]],
+    x: ArrayLike,
+    *,
+    steps: int,
+    num_threads: int | None = None,
+    isa: str | None = None,
+) -> list[tuple[Float32, list[float], int]]:
+    """``(θ, mean JSD at the start and at each trial, index of the lowest)`` of each model: ``editing.refine``.
+
+    ``free`` holds bool ``[n_parameters]`` for each: which parameters may change.
+    Raises ``ValueError`` for no rows, negative ``steps``, or an original with another number of outputs.
+    """
+    both = _items([*edited, *originals], x)
+    items = [(*e, *o, f) for e, o, f in zip(both[: len(edited)], both[len(edited) :], free, strict=True)]
+    return _core.mlp_refine(items, steps=steps, num_threads=thread_count(num_threads), isa=isa)
+
+
 def _items(mlps: Sequence[MLP], x: ArrayLike) -> list[tuple[_core.MlpShape, Float32, _core.PanelRows]]:
-    """The models with their rows; those without a normalisation of their own share one copy of the rows."""
-    shared: dict[int, _core.PanelRows] = {}
+    """The models with their rows; models with the same normalisation share one copy of the rows."""
+    shared: dict[tuple[int, bytes | None, bytes | None], _core.PanelRows] = {}
     items = []
     for mlp in mlps:
-        if mlp.input_scale is None and mlp.input_shift is None:
-            n_inputs = mlp.spec.n_inputs
-            if n_inputs not in shared:
-                shared[n_inputs] = rows_of(mlp, x)
-            rows = shared[n_inputs]
-        else:
-            rows = rows_of(mlp, x)
-        items.append((shape_of(mlp.spec), mlp.theta, rows))
+        key = (mlp.spec.n_inputs, _bytes(mlp.input_scale), _bytes(mlp.input_shift))
+        if key not in shared:
+            shared[key] = rows_of(mlp, x)
+        items.append((shape_of(mlp.spec), mlp.theta, shared[key]))
     return items
+
+
+def _bytes(array: Float32 | None) -> bytes | None:
+    return None if array is None else array.tobytes()

@@ -91,6 +91,12 @@ def passes(*model: object, **options: object) -> object:
     return _core.mlp_statistics([tuple(model)], **{"num_threads": 1, **options})  # type: ignore[arg-type]
 
 
+def refined(*model: object, **options: object) -> object:
+    return _core.mlp_refine([tuple(model)], **{"steps": 2, "num_threads": 1, **options})  # type: ignore[arg-type]
+
+
+ITEM, FREE = (SHAPE, MODEL.theta, ROWS), np.ones(MODEL.theta.size, bool)
+OTHER = MLP(MLPSpec.simple((3, 4, 3), "silu"), np.zeros(31))
 WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: shape(0), ValueError, r"width: expected 1 to 2\^24, got 0"),
     (lambda: shape(layers=[]), ValueError, "layers: expected at least one"),
@@ -122,6 +128,23 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
         r"models\[0\].log_p: expected .* shape \[5, 2\]",
     ),
     (lambda: native.value_and_gradient(MODEL, LOG_P.astype(float), X), TypeError, "log_p: expected a float32"),
+    (lambda: shape(layers=[(2**24, 0, 0.0, False, 0.0)] * 2), ValueError, r"layers: expected under 2\^31 parameters"),
+    (lambda: refined(*ITEM, *ITEM), TypeError, r"models\[0\]: expected a tuple of 7"),
+    (lambda: refined(*ITEM, *ITEM, FREE, steps=-1), ValueError, "steps: expected 0 or more, got -1"),
+    (lambda: refined(*ITEM, *ITEM, FREE[1:]), ValueError, r"models\[0\].free: expected a bool array of shape \[26\]"),
+    (lambda: refined(*ITEM, *ITEM, FREE.astype(int)), TypeError, r"models\[0\].free: expected a bool array"),
+    (lambda: refined(*ITEM, SHAPE, None, ROWS, FREE), TypeError, r"models\[0\].original.theta: expected a float32"),
+    (lambda: refined(*ITEM, None, MODEL.theta, ROWS, FREE), TypeError, r"models\[0\].original: .* got None"),
+    (
+        lambda: refined(*ITEM, native.shape_of(OTHER.spec), OTHER.theta, ROWS, FREE),
+        ValueError,
+        r"models\[0\].original: expected 2 outputs, got 3",
+    ),
+    (
+        lambda: refined(*ITEM, SHAPE, MODEL.theta, _core.PanelRows(X[1:].copy()), FREE),
+        ValueError,
+        r"models\[0\].original.rows: expected shape \[5, 3\], got \[4, 3\]",
+    ),
     (lambda: native.logits(MODEL, X[:, :2]), ValueError, r"x: expected shape \[rows, 3\]"),
 ]
 

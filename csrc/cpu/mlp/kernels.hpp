@@ -9,15 +9,36 @@
 
 namespace metaedit::mlp {
 
-// c[m] = bias[m] + sum over k of a[m row_stride + k column_stride] b[k], or c[m] += the sum; b and c in panels.
+// Panels that are worked on together where there is a backward pass. A sum over rows then ends in a reduction
+// across lanes once for 256 rows, and a usual network's values still fit the second-level cache.
+inline constexpr std::int64_t kChunkPanels = 4;
+
+// Where a product goes: c[m] = (begin + the product) factor[m], in panels. It begins with bias[m] unless that is null,
+// else with what c[m] holds if `add`, else with 0. A null factor is 1.
+struct Target {
+    const float* bias;
+    bool add;
+    const float* factor;
+    float* c;
+    std::int64_t n;
+};
+
+// Sum over k of a[m row_stride + k column_stride] b[k]; b in panels.
 struct Product {
     const float* a;
     std::int64_t row_stride, column_stride;
-    const float* bias;  // null: add to c
     const float* b;
     std::int64_t n_b;
-    float* c;
-    std::int64_t n_c;
+    Target to;
+};
+
+// Sum over k from starts[m] to starts[m + 1] of values[k] b[columns[k]]; b in panels. The same bits as Product gives
+// with zeros in the other places.
+struct SparseProduct {
+    const float* values;
+    const std::int32_t *starts, *columns;
+    const float* b;
+    Target to;
 };
 
 // z becomes act(z); slope becomes its derivative unless it is null.
@@ -54,6 +75,14 @@ struct Features {
 // out[i][j] = sum over rows of a_i b_j, or += it.
 struct RowProducts {
     Features a, b;
+    float* out;
+    bool add;
+};
+
+// out[k] = sum over rows of a_i b_j for i = columns[k] and the j with starts[j] <= k < starts[j + 1], or += it.
+struct SparseRowProducts {
+    Features a, b;
+    const std::int32_t *starts, *columns;
     float* out;
     bool add;
 };
@@ -100,20 +129,42 @@ struct FisherDirection {
     float* gradient;  // [n_outputs][64]
 };
 
+// Vectors of n times 64 floats: out = y + factor x.
+struct AddScaled {
+    const float* x;
+    float factor;
+    const float* y;  // null: 0
+    float* out;
+    std::int64_t n;
+};
+
+// out = (x + floor)^-0.375.
+struct InversePower {
+    const float* x;
+    float floor;
+    float* out;
+    std::int64_t n;  // times 64
+};
+
 struct Kernels {
     void (*product)(const Product&);
+    void (*sparse_product)(const SparseProduct&);
     void (*activate)(const Activate&);
     void (*norm)(const Norm&, float* z);
     void (*norm_backward)(const NormBackward&);
     void (*add)(const float* x, float* y, std::int64_t n);
-    void (*multiply)(const float* x, float* y, std::int64_t n);
+    void (*multiply)(const float* x, const float* y, float* out, std::int64_t n);
     void (*square)(const float* x, float* y, std::int64_t n, bool add);
     void (*row_products)(const RowProducts&);
+    void (*sparse_row_products)(const SparseRowProducts&);
     void (*row_sums)(const RowSums&);
     void (*moments)(const Moments&);
     void (*log_softmax)(const LogSoftmax&);
     void (*divergence)(const Divergence&);
     void (*fisher_direction)(const FisherDirection&);
+    void (*dot)(const float* x, const float* y, std::int64_t n, double* out);
+    void (*add_scaled)(const AddScaled&);
+    void (*inverse_power)(const InversePower&);
 };
 
 const Kernels& kernels_of(Isa isa);

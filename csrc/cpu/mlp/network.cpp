@@ -4,14 +4,20 @@
 
 namespace metaedit::mlp {
 
-void Network::start(const MlpRun& run, std::int64_t chunk_panels, bool keeps_slopes) {
+void Network::start(const MlpRun& run, std::int64_t chunk_panels, bool keeps_slopes,
+                    std::span<const KeptWeights> kept) {
     run_ = run;
+    kept_ = kept;
     chunk_panels_ = chunk_panels;
     keeps_slopes_ = keeps_slopes;
     offsets_.clear();
+    feeds_skip_.assign(run.shape->layers.size(), false);
     std::int64_t size = 0, n_layers = 0;
     bool has_norm = false;
     for (const MlpLayer& layer : run.shape->layers) {
+        for (const std::int64_t source : layer.skips) {
+            if (source > 0) feeds_skip_[static_cast<std::size_t>(source - 1)] = true;
+        }
         offsets_.push_back(size);
         size += layer.n_out * chunk_panels * kPanelRows;
         has_norm = has_norm || layer.has_norm;
@@ -26,6 +32,23 @@ void Network::start(const MlpRun& run, std::int64_t chunk_panels, bool keeps_slo
         standardised_ = standardised_buffer_.of_size(size);
         inverse_std_ = inverse_buffer_.of_size(n_layers * chunk_panels * kPanelRows);
     }
+    if (keeps_slopes && !kept.empty()) order_for_way_back();
+}
+
+void Network::order_for_way_back() {
+    std::size_t size = 0;
+    for (const KeptWeights& kept : kept_) size += kept.order.size();
+    float* values = back_buffer_.of_size(static_cast<std::int64_t>(size));
+    back_values_.clear();
+    for (std::size_t i = 0; i < kept_.size(); ++i) {
+        back_values_.push_back(values);
+        const float* weights = run_.theta + run_.shape->layers[i].weight;
+        for (const std::int32_t k : kept_[i].order) *values++ = weights[k];
+    }
+}
+
+const KeptWeights* Network::kept(std::size_t layer) const {
+    return kept_.empty() || kept_[layer].empty() ? nullptr : &kept_[layer];
 }
 
 const float* Network::output(std::int64_t neuron_layer, std::int64_t panel) const {
@@ -61,14 +84,21 @@ void Network::forward_panel(std::int64_t panel) {
         const MlpLayer& layer = layers[i];
         const auto index = static_cast<std::int64_t>(i);
         float* z = at(outputs_, index, panel);
-        kernels_.product({.a = run_.theta + layer.weight,
-                          .row_stride = 1,
-                          .column_stride = layer.n_out,
-                          .bias = run_.theta + layer.bias,
-                          .b = output(index, panel),
-                          .n_b = layer.n_in,
-                          .c = z,
-                          .n_c = layer.n_out});
+        const Target to{.bias = run_.theta + layer.bias, .add = false, .factor = nullptr, .c = z, .n = layer.n_out};
+        if (const KeptWeights* weights = kept(i)) {
+            kernels_.sparse_product({.values = run_.theta + layer.weight,
+                                     .starts = weights->starts.data(),
+                                     .columns = weights->inputs.data(),
+                                     .b = output(index, panel),
+                                     .to = to});
+        } else {
+            kernels_.product({.a = run_.theta + layer.weight,
+                              .row_stride = 1,
+                              .column_stride = layer.n_out,
+                              .b = output(index, panel),
+                              .n_b = layer.n_in,
+                              .to = to});
+        }
         if (layer.has_norm) kernels_.norm(norm_of(i, panel), z);
         for (const std::int64_t source : layer.skips) {
             const std::int64_t width =
@@ -90,16 +120,16 @@ void Network::backward(float* theta_gradient) {
 
 void Network::backward_panel(std::int64_t panel, float* theta_gradient) {
     const std::vector<MlpLayer>& layers = run_.shape->layers;
-    // All but the last, which the caller wrote: additions only, so that skips need no case of their own.
     for (std::size_t i = 0; i + 1 < layers.size(); ++i) {
+        if (!feeds_skip_[i]) continue;  // the others' gradients are written before they are added to
         std::fill_n(at(gradients_, static_cast<std::int64_t>(i), panel), layers[i].n_out * kPanelRows, 0.0F);
     }
     for (std::size_t i = layers.size(); i-- > 0;) {
         const MlpLayer& layer = layers[i];
         const auto index = static_cast<std::int64_t>(i);
         float* gradient = at(gradients_, index, panel);
-        if (layer.activation != Activation::identity) {
-            kernels_.multiply(at(slopes_, index, panel), gradient, layer.n_out);
+        if (i + 1 == layers.size() && layer.activation != Activation::identity) {
+            kernels_.multiply(at(slopes_, index, panel), gradient, gradient, layer.n_out);
         }
         for (const std::int64_t source : layer.skips) {
             if (source == 0) continue;  // nobody asks for the gradient of the inputs
@@ -112,26 +142,52 @@ void Network::backward_panel(std::int64_t panel, float* theta_gradient) {
                                     .scale_gradient = theta_gradient + layer.norm_scale,
                                     .shift_gradient = theta_gradient + layer.norm_shift});
         }
-        if (i == 0) continue;
-        kernels_.product({.a = run_.theta + layer.weight,
-                          .row_stride = layer.n_out,
-                          .column_stride = 1,
-                          .bias = nullptr,
-                          .b = gradient,
-                          .n_b = layer.n_out,
-                          .c = at(gradients_, index - 1, panel),
-                          .n_c = layer.n_in});
+        if (i > 0) multiply_back(i, panel);
     }
 }
 
-void Network::add_products(float* theta_gradient) {
-    for (std::size_t i = 0; i < run_.shape->layers.size(); ++i) {
-        const MlpLayer& layer = run_.shape->layers[i];
-        const auto index = static_cast<std::int64_t>(i);
-        const Features gradient = linear_gradient(index);
-        kernels_.row_products({outputs(index), gradient, theta_gradient + layer.weight, true});
-        kernels_.row_sums({gradient, theta_gradient + layer.bias, true});
+// The last to reach the gradient of the layer before, it also takes that through the activation.
+void Network::multiply_back(std::size_t i, std::int64_t panel) {
+    const MlpLayer &layer = run_.shape->layers[i], &before = run_.shape->layers[i - 1];
+    const auto index = static_cast<std::int64_t>(i);
+    const Target to{.bias = nullptr,
+                    .add = feeds_skip_[i - 1],
+                    .factor = before.activation == Activation::identity ? nullptr : at(slopes_, index - 1, panel),
+                    .c = at(gradients_, index - 1, panel),
+                    .n = layer.n_in};
+    if (const KeptWeights* weights = kept(i)) {
+        kernels_.sparse_product({.values = back_values_[i],
+                                 .starts = weights->back_starts.data(),
+                                 .columns = weights->outputs.data(),
+                                 .b = at(gradients_, index, panel),
+                                 .to = to});
+    } else {
+        kernels_.product({.a = run_.theta + layer.weight,
+                          .row_stride = layer.n_out,
+                          .column_stride = 1,
+                          .b = at(gradients_, index, panel),
+                          .n_b = layer.n_out,
+                          .to = to});
     }
+}
+
+void Network::products(float* theta_gradient, bool add) {
+    for (std::size_t i = 0; i < run_.shape->layers.size(); ++i) {
+        const auto index = static_cast<std::int64_t>(i);
+        const MlpLayer& layer = run_.shape->layers[i];
+        products(index, outputs(index), linear_gradient(index), theta_gradient + layer.weight,
+                 theta_gradient + layer.bias, add);
+    }
+}
+
+void Network::products(std::int64_t layer, const Features& a, const Features& g, float* weights, float* biases,
+                       bool add) {
+    if (const KeptWeights* only = kept(static_cast<std::size_t>(layer))) {
+        kernels_.sparse_row_products({a, g, only->starts.data(), only->inputs.data(), weights, add});
+    } else {
+        kernels_.row_products({a, g, weights, add});
+    }
+    kernels_.row_sums({g, biases, add});
 }
 
 Features Network::outputs(std::int64_t neuron_layer) const {

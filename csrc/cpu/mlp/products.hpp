@@ -7,18 +7,28 @@
 
 namespace metaedit::mlp {
 
+// What a value of the target begins with, and how it is written.
+template <class S>
+METAEDIT_INLINE typename S::V initial(const Target& to, std::int64_t m, std::int64_t lane) {
+    if (to.bias != nullptr) return S::all(to.bias[m]);
+    return to.add ? S::load(to.c + m * kPanelRows + lane) : S::all(0.0F);
+}
+
+template <class S>
+METAEDIT_INLINE void finish(const Target& to, std::int64_t m, std::int64_t lane, typename S::V sum) {
+    const std::int64_t at = m * kPanelRows + lane;
+    S::store(to.c + at, to.factor != nullptr ? S::mul(sum, S::load(to.factor + at)) : sum);
+}
+
 // kRows values of c for kVectors vectors of rows of the panel.
 template <class S, int kRows, int kVectors>
 METAEDIT_INLINE void product_tile(const Product& op, std::int64_t first, std::int64_t lane) {
     using V = typename S::V;
     V sums[kRows][kVectors];
-    float* c = op.c + first * kPanelRows + lane;
     METAEDIT_UNROLL
     for (int r = 0; r < kRows; ++r) {
         METAEDIT_UNROLL
-        for (int j = 0; j < kVectors; ++j) {
-            sums[r][j] = op.bias != nullptr ? S::all(op.bias[first + r]) : S::load(c + r * kPanelRows + j * S::kLanes);
-        }
+        for (int j = 0; j < kVectors; ++j) sums[r][j] = initial<S>(op.to, first + r, lane + j * S::kLanes);
     }
     const float* a = op.a + first * op.row_stride;
     const float* b = op.b + lane;
@@ -36,7 +46,7 @@ METAEDIT_INLINE void product_tile(const Product& op, std::int64_t first, std::in
     METAEDIT_UNROLL
     for (int r = 0; r < kRows; ++r) {
         METAEDIT_UNROLL
-        for (int j = 0; j < kVectors; ++j) S::store(c + r * kPanelRows + j * S::kLanes, sums[r][j]);
+        for (int j = 0; j < kVectors; ++j) finish<S>(op.to, first + r, lane + j * S::kLanes, sums[r][j]);
     }
 }
 
@@ -51,12 +61,35 @@ METAEDIT_INLINE void product_rows(const Product& op, std::int64_t first) {
 template <class S>
 METAEDIT_INLINE void product(const Product& op) {
     constexpr int kRows = S::kProductRows;
+    const std::int64_t n = op.to.n;
     std::int64_t first = 0;
     // Two tiles of 4 are better than one of 6 and one of 2.
-    for (; op.n_c - first >= kRows && op.n_c - first != 8; first += kRows) product_rows<S, kRows>(op, first);
-    for (; op.n_c - first >= 4; first += 4) product_rows<S, 4>(op, first);
-    for (; op.n_c - first >= 2; first += 2) product_rows<S, 2>(op, first);
-    for (; first < op.n_c; ++first) product_rows<S, 1>(op, first);
+    for (; n - first >= kRows && n - first != 8; first += kRows) product_rows<S, kRows>(op, first);
+    for (; n - first >= 4; first += 4) product_rows<S, 4>(op, first);
+    for (; n - first >= 2; first += 2) product_rows<S, 2>(op, first);
+    for (; first < n; ++first) product_rows<S, 1>(op, first);
+}
+
+// Each product needs a vector of b of its own, so loads are the limit; four sums hide the latency of the additions.
+template <class S>
+METAEDIT_INLINE void sparse_product(const SparseProduct& op) {
+    using V = typename S::V;
+    constexpr int kVectors = 4;
+    for (std::int64_t m = 0; m < op.to.n; ++m) {
+        for (std::int64_t lane = 0; lane < kPanelRows; lane += kVectors * S::kLanes) {
+            V sums[kVectors];
+            METAEDIT_UNROLL
+            for (int j = 0; j < kVectors; ++j) sums[j] = initial<S>(op.to, m, lane + j * S::kLanes);
+            for (std::int32_t k = op.starts[m]; k < op.starts[m + 1]; ++k) {
+                const V weight = S::all(op.values[k]);
+                const float* b = op.b + op.columns[k] * kPanelRows + lane;
+                METAEDIT_UNROLL
+                for (int j = 0; j < kVectors; ++j) sums[j] = S::fma(weight, S::load(b + j * S::kLanes), sums[j]);
+            }
+            METAEDIT_UNROLL
+            for (int j = 0; j < kVectors; ++j) finish<S>(op.to, m, lane + j * S::kLanes, sums[j]);
+        }
+    }
 }
 
 // Sums over rows are sums across lanes. They are taken for kLanes pairs of features together, in a tree of
@@ -102,6 +135,66 @@ METAEDIT_INLINE void row_products(const RowProducts& op) {
     }
 }
 
+// The values of one b stay in registers (where there are enough) for all its pairs; the sums across lanes are taken
+// for kLanes pairs together.
+template <class S, int kPanels>
+METAEDIT_INLINE void sparse_row_products_of(const SparseRowProducts& op) {
+    using V = typename S::V;
+    constexpr int kVectors = kPanelRows / S::kLanes, kSums = 4 < kVectors ? 4 : kVectors;
+    V queue[S::kLanes];
+    int n_queued = 0;
+    float* out = op.out;
+    const auto flush = [&] {
+        float sums[S::kLanes];
+        S::store(sums, S::sums_of(queue));
+        for (int i = 0; i < n_queued; ++i) out[i] = op.add ? out[i] + sums[i] : sums[i];
+        out += n_queued;
+        n_queued = 0;
+    };
+    METAEDIT_UNROLL
+    for (int i = 0; i < S::kLanes; ++i) queue[i] = S::all(0.0F);
+    for (std::int64_t j = 0; j < op.b.n; ++j) {
+        if (op.starts[j] == op.starts[j + 1]) continue;
+        V y[kPanels * kVectors];
+        METAEDIT_UNROLL
+        for (int v = 0; v < kPanels * kVectors; ++v) {
+            y[v] = S::load(op.b.values + (v / kVectors * op.b.n + j) * kPanelRows + v % kVectors * S::kLanes);
+        }
+        for (std::int32_t k = op.starts[j]; k < op.starts[j + 1]; ++k) {
+            const float* a = op.a.values + op.columns[k] * kPanelRows;
+            V sums[kSums];
+            METAEDIT_UNROLL
+            for (int v = 0; v < kPanels * kVectors; ++v) {
+                const V x = S::load(a + v / kVectors * op.a.n * kPanelRows + v % kVectors * S::kLanes);
+                sums[v % kSums] = v < kSums ? S::mul(x, y[v]) : S::fma(x, y[v], sums[v % kSums]);
+            }
+            METAEDIT_UNROLL
+            for (int step = kSums / 2; step > 0; step /= 2) {
+                METAEDIT_UNROLL
+                for (int i = 0; i < step; ++i) sums[i] = S::add(sums[i], sums[i + step]);
+            }
+            queue[n_queued++] = sums[0];
+            if (n_queued == S::kLanes) flush();
+        }
+    }
+    if (n_queued > 0) flush();
+}
+
+template <class S>
+METAEDIT_INLINE void sparse_row_products(const SparseRowProducts& op) {
+    static_assert(kChunkPanels == 4);
+    switch (op.a.n_panels) {
+        case 1:
+            return sparse_row_products_of<S, 1>(op);
+        case 2:
+            return sparse_row_products_of<S, 2>(op);
+        case 3:
+            return sparse_row_products_of<S, 3>(op);
+        default:
+            return sparse_row_products_of<S, 4>(op);
+    }
+}
+
 template <class S>
 METAEDIT_INLINE void row_sums(const RowSums& op) {
     for (std::int64_t i = 0; i < op.x.n; ++i) {
@@ -141,7 +234,7 @@ METAEDIT_INLINE void moments(const Moments& op) {
     }
 }
 
-// y += x, y *= x, y = x² or y += x² on n features of a panel.
+// y += x, out = x y, y = x² or y += x² on n features of a panel.
 template <class S>
 METAEDIT_INLINE void add(const float* x, float* y, std::int64_t n) {
     for (std::int64_t i = 0; i < n * kPanelRows; i += S::kLanes)
@@ -149,9 +242,9 @@ METAEDIT_INLINE void add(const float* x, float* y, std::int64_t n) {
 }
 
 template <class S>
-METAEDIT_INLINE void multiply(const float* x, float* y, std::int64_t n) {
+METAEDIT_INLINE void multiply(const float* x, const float* y, float* out, std::int64_t n) {
     for (std::int64_t i = 0; i < n * kPanelRows; i += S::kLanes)
-        S::store(y + i, S::mul(S::load(y + i), S::load(x + i)));
+        S::store(out + i, S::mul(S::load(x + i), S::load(y + i)));
 }
 
 template <class S>

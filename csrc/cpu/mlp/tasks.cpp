@@ -1,11 +1,10 @@
-// The three tasks of core/mlp.hpp, each in its rows' order, and the sharing out of many to threads.
+// The three tasks of core/mlp.hpp, each in its rows' order.
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
-#include "core/parallel.hpp"
-#include "cpu/mlp/network.hpp"
+#include "cpu/mlp/fisher.hpp"
+#include "cpu/mlp/share.hpp"
 
 namespace metaedit {
 
@@ -32,25 +31,27 @@ const mlp::Kernels& mlp::kernels_of([[maybe_unused]] Isa isa) {
 namespace {
 
 using mlp::Features;
+using mlp::for_each_chunk;
 using mlp::kChunkPanels;
 using mlp::Kernels;
 
 // What one thread needs.
-struct Worker {
-    explicit Worker(const Kernels& of) : kernels(of), network(of) {}
+class Worker {
+  public:
+    explicit Worker(const Kernels& kernels) : kernels_(kernels), network_(kernels), fisher_(kernels) {}
 
-    const Kernels& kernels;
-    mlp::Network network;
-    mlp::Buffer log_p, squared_output, squared_gradients, sums, norm_gradient;
+    void run(const LogitsTask& task);
+    void run(const DivergenceTask& task);
+    void run(const StatisticsTask& task);
+
+  private:
+    void add_moments(const StatisticsTask& task, std::int64_t first_panel, std::int64_t n_panels);
+
+    const Kernels& kernels_;
+    mlp::Network network_;
+    mlp::Fisher fisher_;
+    mlp::Buffer log_p_, sums_;
 };
-
-// Calls work(first panel, panels) for every chunk of the rows.
-template <class F>
-void for_each_chunk(const PanelRows& rows, std::int64_t chunk_panels, const F& work) {
-    for (std::int64_t first = 0; first < rows.n_panels(); first += chunk_panels) {
-        work(first, std::min(chunk_panels, rows.n_panels() - first));
-    }
-}
 
 // [features][64] of the panel that begins with row `first` to or from the rows [rows][n].
 void rows_from_panel(const float* panel, std::int64_t n, std::int64_t first, std::int64_t n_rows, float* rows) {
@@ -67,40 +68,40 @@ void panel_from_rows(const float* rows, std::int64_t n, std::int64_t first, std:
     }
 }
 
-void run(const LogitsTask& task, Worker& worker) {
+void Worker::run(const LogitsTask& task) {
     const PanelRows& rows = *task.run.rows;
     const std::int64_t n = task.log_probabilities ? task.run.shape->n_classes() : task.run.shape->n_outputs();
-    worker.network.start(task.run, 1, false);
+    network_.start(task.run, 1, false);
     for_each_chunk(rows, 1, [&](std::int64_t first, std::int64_t n_panels) {
-        worker.network.forward(first, n_panels);
-        const float* found = task.log_probabilities ? worker.network.log_probabilities(0) : worker.network.logits(0);
+        network_.forward(first, n_panels);
+        const float* found = task.log_probabilities ? network_.log_probabilities(0) : network_.logits(0);
         rows_from_panel(found, n, first * kPanelRows, rows.n_rows(), task.out);
     });
 }
 
-void run(const DivergenceTask& task, Worker& worker) {
+void Worker::run(const DivergenceTask& task) {
     const PanelRows& rows = *task.run.rows;
     const MlpShape& shape = *task.run.shape;
     const std::int64_t n_classes = shape.n_classes();
-    float* log_p = worker.log_p.of_size(n_classes * kPanelRows);
+    float* log_p = log_p_.of_size(n_classes * kPanelRows);
     std::fill_n(task.gradient, shape.n_parameters, 0.0F);
     double sum = 0.0;
-    worker.network.start(task.run, kChunkPanels, true);
+    network_.start(task.run, kChunkPanels, true);
     for_each_chunk(rows, kChunkPanels, [&](std::int64_t first, std::int64_t n_panels) {
-        worker.network.forward(first, n_panels);
+        network_.forward(first, n_panels);
         for (std::int64_t panel = 0; panel < n_panels; ++panel) {
             panel_from_rows(task.log_p, n_classes, (first + panel) * kPanelRows, rows.n_rows(), log_p);
-            worker.kernels.divergence({.log_p = log_p,
-                                       .log_q = worker.network.log_probabilities(panel),
-                                       .n_outputs = shape.n_outputs(),
-                                       .n_classes = n_classes,
-                                       .keeps = worker.network.keeps(first + panel),
-                                       .weight = 1.0F / static_cast<float>(rows.n_rows()),
-                                       .gradient = worker.network.output_gradient(panel),
-                                       .sum = &sum});
+            kernels_.divergence({.log_p = log_p,
+                                 .log_q = network_.log_probabilities(panel),
+                                 .n_outputs = shape.n_outputs(),
+                                 .n_classes = n_classes,
+                                 .keeps = network_.keeps(first + panel),
+                                 .weight = 1.0F / static_cast<float>(rows.n_rows()),
+                                 .gradient = network_.output_gradient(panel),
+                                 .sum = &sum});
         }
-        worker.network.backward(task.gradient);
-        worker.network.add_products(task.gradient);
+        network_.backward(task.gradient);
+        network_.products(task.gradient, first > 0);
     });
     *task.value = sum / static_cast<double>(rows.n_rows());
 }
@@ -113,14 +114,14 @@ void join(float more_mean, float more_squares, double more, double n, float& mea
                                  step * step * (n * more / all));
 }
 
-void add_moments(const StatisticsTask& task, Worker& worker, std::int64_t first_panel, std::int64_t n_panels) {
+void Worker::add_moments(const StatisticsTask& task, std::int64_t first_panel, std::int64_t n_panels) {
     const std::int64_t first = first_panel * kPanelRows;
     const std::int64_t n_rows = std::min(n_panels * kPanelRows, task.run.rows->n_rows() - first);
     float *mean = task.mean, *squares = task.deviation;
     for (std::size_t t = 0; t <= task.run.shape->layers.size(); ++t) {
-        const Features x = worker.network.outputs(static_cast<std::int64_t>(t));
-        float* found = worker.sums.of_size(2 * x.n);
-        worker.kernels.moments({x, n_rows, worker.network.keeps(first_panel + n_panels - 1), found, found + x.n});
+        const Features x = network_.outputs(static_cast<std::int64_t>(t));
+        float* found = sums_.of_size(2 * x.n);
+        kernels_.moments({x, n_rows, network_.keeps(first_panel + n_panels - 1), found, found + x.n});
         for (std::int64_t i = 0; i < x.n; ++i) {
             join(found[i], found[x.n + i], static_cast<double>(n_rows), static_cast<double>(first), mean[i],
                  squares[i]);
@@ -130,61 +131,18 @@ void add_moments(const StatisticsTask& task, Worker& worker, std::int64_t first_
     }
 }
 
-// Σ_c g² of the chunk for every linear output, [layer][panel][feature][64].
-const float* squared_gradients(const StatisticsTask& task, Worker& worker, std::int64_t first_panel,
-                               std::int64_t n_panels) {
-    const MlpShape& shape = *task.run.shape;
-    const std::int64_t n_outputs = shape.n_outputs();
-    std::int64_t n_linear = 0;
-    for (const MlpLayer& layer : shape.layers) n_linear += layer.n_out;
-    float* squared = worker.squared_gradients.of_size(n_linear * n_panels * kPanelRows);
-    // The gradients of the norms' parameters are a by-product that nobody asked for.
-    float* unused = worker.norm_gradient.of_size(shape.n_parameters);
-    const std::int64_t n_directions = !shape.is_regressor && n_outputs <= 2 ? 1 : n_outputs;
-    for (std::int64_t direction = 0; direction < n_directions; ++direction) {
-        for (std::int64_t panel = 0; panel < n_panels; ++panel) {
-            worker.kernels.fisher_direction(
-                {.log_p = shape.is_regressor ? nullptr : worker.network.log_probabilities(panel),
-                 .n_outputs = n_outputs,
-                 .direction = direction,
-                 .keeps = worker.network.keeps(first_panel + panel),
-                 .gradient = worker.network.output_gradient(panel)});
-        }
-        worker.network.backward(unused);
-        float* to = squared;
-        for (std::size_t i = 0; i < shape.layers.size(); ++i) {
-            const Features gradient = worker.network.linear_gradient(static_cast<std::int64_t>(i));
-            worker.kernels.square(gradient.values, to, gradient.n * n_panels, direction > 0);
-            to += gradient.n * n_panels * kPanelRows;
-        }
-    }
-    return squared;
-}
-
-void run(const StatisticsTask& task, Worker& worker) {
+void Worker::run(const StatisticsTask& task) {
     const PanelRows& rows = *task.run.rows;
     const MlpShape& shape = *task.run.shape;
     std::int64_t n_linear = 0;
     for (const MlpLayer& layer : shape.layers) n_linear += layer.n_out;
     std::fill_n(task.mean, shape.n_inputs() + n_linear, 0.0F);
     std::fill_n(task.deviation, shape.n_inputs() + n_linear, 0.0F);
-    worker.network.start(task.run, kChunkPanels, true);
+    network_.start(task.run, kChunkPanels, true);
     for_each_chunk(rows, kChunkPanels, [&](std::int64_t first, std::int64_t n_panels) {
-        worker.network.forward(first, n_panels);
-        add_moments(task, worker, first, n_panels);
-        const float* squared = squared_gradients(task, worker, first, n_panels);
-        float* gradient = task.gradient;
-        for (std::size_t i = 0; i < shape.layers.size(); ++i) {
-            const Features a = worker.network.outputs(static_cast<std::int64_t>(i));
-            const Features g{squared, shape.layers[i].n_out, n_panels};
-            float* squared_output = worker.squared_output.of_size(a.n * n_panels * kPanelRows);
-            worker.kernels.square(a.values, squared_output, a.n * n_panels, false);
-            worker.kernels.row_products(
-                {{squared_output, a.n, n_panels}, g, task.edge + shape.layers[i].weight, first > 0});
-            worker.kernels.row_sums({g, gradient, first > 0});
-            gradient += g.n;
-            squared += g.n * n_panels * kPanelRows;
-        }
+        network_.forward(first, n_panels);
+        add_moments(task, first, n_panels);
+        fisher_.sums(task.run, network_, first, n_panels, task.edge, task.gradient, first > 0);
     });
     const float share = 1.0F / static_cast<float>(rows.n_rows());
     for (std::int64_t i = 0; i < shape.n_inputs() + n_linear; ++i)
@@ -193,34 +151,18 @@ void run(const StatisticsTask& task, Worker& worker) {
     for (std::int64_t i = 0; i < shape.n_weights; ++i) task.edge[i] *= share;
 }
 
-template <class Task>
-void run_all(std::span<const Task> tasks, Isa isa, int n_threads) {
-    std::vector<std::size_t> order(tasks.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    const auto cost = [&](std::size_t i) { return tasks[i].run.shape->n_parameters * tasks[i].run.rows->n_panels(); };
-    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return cost(a) > cost(b); });
-    const int n_workers = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(n_threads), tasks.size()));
-    if (n_workers == 0) return;
-    std::vector<Worker> workers;
-    workers.reserve(static_cast<std::size_t>(n_workers));
-    for (int worker = 0; worker < n_workers; ++worker) workers.emplace_back(mlp::kernels_of(isa));
-    for_each_item(tasks.size(), n_workers, [&](std::size_t item, int worker) {
-        run(tasks[order[item]], workers[static_cast<std::size_t>(worker)]);
-    });
-}
-
 }  // namespace
 
 void mlp_logits(std::span<const LogitsTask> tasks, Isa isa, int n_threads) {
-    run_all(tasks, isa, n_threads);
+    mlp::share_out<Worker>(tasks, isa, n_threads);
 }
 
 void mlp_divergence(std::span<const DivergenceTask> tasks, Isa isa, int n_threads) {
-    run_all(tasks, isa, n_threads);
+    mlp::share_out<Worker>(tasks, isa, n_threads);
 }
 
 void mlp_statistics(std::span<const StatisticsTask> tasks, Isa isa, int n_threads) {
-    run_all(tasks, isa, n_threads);
+    mlp::share_out<Worker>(tasks, isa, n_threads);
 }
 
 }  // namespace metaedit
