@@ -20,7 +20,7 @@ BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.20" ninja
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check bench inplace format clean
+.PHONY: help demo test emulate check bench inplace format clean
 .DEFAULT_GOAL := help
 
 help:  ## what each target does
@@ -54,6 +54,18 @@ demo: $(DEMO)/.installed  ## edit the bundled population with the base install a
 test: $(TEST)/.installed  ## every test, against the installed package (PYTEST_ARGS="-k name" for some)
 	METAEDIT_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(TEST)/bin/pytest -p no:benchmark --numprocesses $(TEST_JOBS) \
 	  --dist worksteal --hypothesis-profile ci $(PYTEST_ARGS)
+
+# A core with emulated tiles, and a copy of the package around it.
+EMULATE := build/emulate
+emulate: $(TEST)/.installed  ## the tests of the kernels on emulated tiles of AMX, on machines that have AVX512_BF16
+	$(TEST)/bin/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(TEST))/bin/ninja -S . -B $(EMULATE) \
+	  -DPython_EXECUTABLE=$(abspath $(TEST))/bin/python -DCMAKE_BUILD_TYPE=Release -DMETAEDIT_EMULATE_AMX=ON
+	$(TEST)/bin/cmake --build $(EMULATE)
+	rm -rf $(EMULATE)/root && mkdir $(EMULATE)/root && cp -r metaedit_fast $(EMULATE)/root/
+	rm -f $(EMULATE)/root/metaedit_fast/_core*.so
+	$(TEST)/bin/cmake --install $(EMULATE) --prefix $(EMULATE)/root
+	PYTHONPATH=$(abspath $(EMULATE))/root OMP_NUM_THREADS=1 $(TEST)/bin/pytest -p no:benchmark --numprocesses $(TEST_JOBS) \
+	  --hypothesis-profile ci -k amx tests/kernels $(PYTEST_ARGS)
 
 bench: $(TEST)/.installed  ## the benchmarks
 	METAEDIT_TEST_INSTALLED=1 $(TEST)/bin/pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds $(PYTEST_ARGS)

@@ -12,6 +12,7 @@ class BuildInfo(TypedDict):
     flags: str
     processor: str
     cxx_standard: int
+    emulates_amx: bool
 
 _Float = TypeVar("_Float", np.float32, np.float64)
 _Float32 = NDArray[np.float32]

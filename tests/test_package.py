@@ -147,7 +147,12 @@ def instructions(code: str) -> set[str]:
 def test_core_runs_on_machines_without_avx(code_of_section: dict[str, str]) -> None:
     """Kernels of stronger machines stand in sections of their own; the rest is for the oldest x86-64 of numpy."""
     baseline = {name: code for name, code in code_of_section.items() if not name.startswith("metaedit_")}
-    assert set(code_of_section) - set(baseline) == {"metaedit_avx2", "metaedit_avx512", "metaedit_avx512_bf16"}
+    assert set(code_of_section) - set(baseline) == {
+        "metaedit_avx2",
+        "metaedit_avx512",
+        "metaedit_avx512_bf16",
+        "metaedit_amx",
+    }
     for name, code in baseline.items():
         # Every AVX, AVX2, FMA and AVX-512 instruction is named v...; of the baseline's, only verr and verw are.
         assert not {i for i in instructions(code) if i.startswith("v")} - {"verr", "verw"}, name
@@ -170,13 +175,18 @@ def test_avx512_kernels_use_its_registers(code_of_section: dict[str, str]) -> No
     assert not [i for i in instructions(code) if any(i.endswith(x) or i.startswith(x) for x in later)]
 
 
-def test_bf16_kernels_multiply_bf16(code_of_section: dict[str, str]) -> None:
-    code = code_of_section["metaedit_avx512_bf16"]
-    assert re.search(r"vdpbf16ps.*%zmm", code)
-    assert "vcvtneps2bf16" in instructions(code)
+@pytest.mark.parametrize(
+    ("section", "product", "lacks"),
+    [("metaedit_avx512_bf16", "vdpbf16ps", ("tile", "tdp")), ("metaedit_amx", "tdpbf16ps", ("vdp",))],
+)
+def test_bf16_kernels_multiply_bf16(
+    code_of_section: dict[str, str], section: str, product: str, lacks: tuple[str, ...]
+) -> None:
+    found = instructions(code_of_section[section])
+    assert {product, "vcvtneps2bf16"} <= found
     # AVX512_BF16 and what avx512 promises.
-    later = ("vpdp", "vpopcnt", "vpermb", "vpermi2b", "vpcompressb", "vpcompressw", "vgf2p8", "ph", "tile", "tdp")
-    assert not [i for i in instructions(code) if any(i.endswith(x) or i.startswith(x) for x in later)]
+    later = ("vpdp", "vpopcnt", "vpermb", "vpermi2b", "vpcompressb", "vpcompressw", "vgf2p8", "ph", *lacks)
+    assert not [i for i in found if any(i.endswith(x) or i.startswith(x) for x in later)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nm -D reads ELF")

@@ -19,10 +19,18 @@ extern const fused::Kernels kernels;
 namespace avx512_bf16 {
 extern const fused::Kernels kernels;
 }
+namespace amx {
+extern const fused::Kernels kernels;
+}
+namespace amx_split {
+extern const fused::Kernels kernels;
+}
 #endif
 
 const fused::Kernels* fused::kernels_of([[maybe_unused]] const Arithmetic& arithmetic) {
 #ifdef METAEDIT_X86_KERNELS
+    const bool split = arithmetic.precision == Precision::bf16x3;
+    if (arithmetic.bf16 == Bf16::amx) return split ? &amx_split::kernels : &amx::kernels;
     if (arithmetic.bf16 == Bf16::avx512) return &avx512_bf16::kernels;
     if (arithmetic.isa == Isa::avx2) return &avx2::kernels;
     if (arithmetic.isa == Isa::avx512) return &avx512::kernels;

@@ -33,11 +33,16 @@ std::uint64_t saved_states() {
     return (static_cast<std::uint64_t>(high) << 32U) | low;
 }
 
-// Linux gives the registers of tiles to a process that asks for them, all its threads included.
-bool tiles_granted() {
-#if defined(__linux__) && defined(SYS_arch_prctl)
+// AMX-BF16 and AMX-TILE of leaf 7's edx, the states in XCR0, and Linux's word: it gives the registers of tiles to a
+// process that asks, all its threads included.
+bool has_tiles([[maybe_unused]] unsigned features, [[maybe_unused]] std::uint64_t saved) {
+#if defined(METAEDIT_EMULATE_AMX)
+    return true;
+#elif defined(__linux__)
+    constexpr std::uint64_t kAmx = (1U << 22U) | (1U << 24U), kTileStates = 0x60000;
     constexpr long kRequestPermission = 0x1023, kTileData = 18;
-    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+    return has_bits(features, kAmx) && has_bits(saved, kTileStates) &&
+           syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #else
     return false;
 #endif
@@ -47,9 +52,8 @@ std::vector<Level> detect() {
     constexpr std::uint64_t kFma = 1U << 12U, kOsXsave = 1U << 27U, kAvx = 1U << 28U;         // leaf 1, ecx
     constexpr std::uint64_t kAvx2 = 1U << 5U;                                                 // leaf 7, ebx
     constexpr std::uint64_t kAvx512 = (1U << 16U) | (1U << 17U) | (1U << 30U) | (1U << 31U);  // F, DQ, BW, VL
-    constexpr std::uint64_t kAmx = (1U << 22U) | (1U << 24U);                                 // BF16, TILE: leaf 7, edx
     constexpr std::uint64_t kAvx512Bf16 = 1U << 5U;                                           // leaf 7.1, eax
-    constexpr std::uint64_t kYmm = 0x06, kZmm = 0xE6, kTiles = 0x60000;                       // XCR0
+    constexpr std::uint64_t kYmm = 0x06, kZmm = 0xE6;                                         // XCR0
 
     std::vector<Level> found{kSerial};
     unsigned a = 0, b = 0, c = 0, d = 0;
@@ -59,10 +63,10 @@ std::vector<Level> detect() {
     found.push_back({"avx2", Isa::avx2, Bf16::none});
     if (!has_bits(b, kAvx512) || !has_bits(saved, kZmm)) return found;
     found.push_back({"avx512", Isa::avx512, Bf16::none});
-    const bool has_amx = has_bits(d, kAmx) && has_bits(saved, kTiles);
+    const unsigned features = d;
     if (__get_cpuid_count(7, 1, &a, &b, &c, &d) == 0 || !has_bits(a, kAvx512Bf16)) return found;
     found.push_back({"avx512_bf16", Isa::avx512, Bf16::avx512});
-    if (has_amx && tiles_granted()) found.push_back({"amx", Isa::avx512, Bf16::amx});
+    if (has_tiles(features, saved)) found.push_back({"amx", Isa::avx512, Bf16::amx});
     return found;
 }
 

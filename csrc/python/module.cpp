@@ -113,6 +113,11 @@ py::dict build_info() {
     info["compiler"] = METAEDIT_COMPILER;
     info["flags"] = METAEDIT_BUILD_FLAGS;
     info["processor"] = METAEDIT_PROCESSOR;
+#ifdef METAEDIT_EMULATE_AMX
+    info["emulates_amx"] = true;
+#else
+    info["emulates_amx"] = false;
+#endif
     info["cxx_standard"] = static_cast<long>(__cplusplus);
     return info;
 }
@@ -163,5 +168,8 @@ PYBIND11_MODULE(_core, m) {
         "Raises ValueError where the variable names one that this machine or build lacks.");
     m.def("available_isas", &available_isa_names,
           "The instruction sets that this build contains and this machine supports, the best one last.");
-    m.def("build_info", &build_info, "How this library was built: version, compiler, flags, processor, cxx_standard.");
+    m.def(
+        "build_info", &build_info,
+        "How this library was built: version, compiler, flags, processor, cxx_standard, and emulates_amx: whether the "
+        "level amx runs on emulated tiles, for tests.");
 }

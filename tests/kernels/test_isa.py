@@ -82,6 +82,18 @@ def test_the_forced_level_runs(isa: str) -> None:
     assert by_default == by_argument
 
 
+@pytest.mark.parametrize("precision", ["bf16x3", "bf16"])
+def test_amx_has_both_precisions(precision: str) -> None:
+    """What they compute is tested where every arithmetic is; here a machine without AMX tells that it did not."""
+    if "amx" not in _core.available_isas():
+        pytest.skip("no AMX here: `make emulate` runs the tests of its kernels on emulated tiles")
+    float32, rounded = (run(SCRIPT, METAEDIT_ISA=isa).stdout.split() for isa in ("avx512", "amx"))
+    assert float32[0] == "avx512"
+    assert rounded[0] == "amx"
+    place = ("float32", "bf16x3", "bf16").index(precision) + 1
+    assert rounded[place] not in (rounded[1], float32[place])
+
+
 def test_an_empty_variable_forces_nothing() -> None:
     assert run("from metaedit_fast import _core; print(_core.isa())", METAEDIT_ISA="").stdout.split() == [
         _core.available_isas()[-1]
