@@ -3,6 +3,7 @@
 #include <initializer_list>
 #include <iterator>
 #include <numbers>
+#include <optional>
 
 namespace metaedit {
 namespace {
@@ -19,7 +20,8 @@ struct Part {
     double input_scale = 1.0, output_scale = 1.0;
     const LayerNorm* norm = nullptr;  // its scale and shift apply to these inputs
     bool bias = true;
-    bool centred = false;  // minus the mean over outputs, for a LayerNorm behind
+    bool centred = false;            // minus the mean over outputs, for a LayerNorm behind
+    const Linear* before = nullptr;  // what gives these inputs: its own are the matrix's, and its bias goes in too
 };
 
 // Weight and bias of a linear in double, minus their mean over outputs where wanted.
@@ -50,15 +52,37 @@ class Centred {
     double bias_mean_ = 0.0;
 };
 
+// Output o of a linear, as weights and bias over the inputs of `before`, which gives the inputs from `first` on.
+struct Composed {
+    std::vector<double> weights;
+    double bias = 0.0;
+
+    Composed(const Centred& linear, std::int64_t o, std::int64_t first, const Linear& before)
+        : weights(static_cast<std::size_t>(before.n_in)) {
+        for (std::int64_t m = 0; m < before.n_out; ++m) {
+            const double weight = linear.weight(o, first + m);
+            for (std::int64_t i = 0; i < before.n_in; ++i) {
+                weights[static_cast<std::size_t>(i)] += weight * double{before.weight[m * before.n_in + i]};
+            }
+            bias += weight * double{before.bias[m]};
+        }
+    }
+};
+
 // Products are rounded once, from double.
 void add(PanelMatrix& matrix, const Part& part) {
     const Linear& linear = part.linear;
     const Centred from(linear, part.centred);
-    const std::int64_t n = part.n_inputs == 0 ? linear.n_in : part.n_inputs;
+    const std::int64_t all = part.before == nullptr ? linear.n_in : part.before->n_in;
+    const std::int64_t n = part.n_inputs == 0 ? all : part.n_inputs;
     for (std::int64_t o = 0; o < linear.n_out; ++o) {
         double bias = part.bias && linear.bias != nullptr ? from.bias(o) : 0.0;
+        std::optional<Composed> composed;
+        if (part.before != nullptr) bias += composed.emplace(from, o, part.first_input, *part.before).bias;
         for (std::int64_t i = 0; i < n; ++i) {
-            const double weight = from.weight(o, part.first_input + i) * part.input_scale;
+            const double given =
+                composed ? composed->weights[static_cast<std::size_t>(i)] : from.weight(o, part.first_input + i);
+            const double weight = given * part.input_scale;
             const double scale = part.norm == nullptr ? 1.0 : double{part.norm->scale[i]};
             if (part.norm != nullptr) bias += weight * double{part.norm->shift[i]};
             matrix.at(part.row + i, part.column + o) = static_cast<float>(weight * scale * part.output_scale);
@@ -126,7 +150,7 @@ PackedLayer::PackedLayer(const ShippedLayer& layer, const PackedSizes& sizes)
     }
 }
 
-PackedOfficialLayer::PackedOfficialLayer(const OfficialLayer& layer, const PackedSizes& sizes)
+PackedOfficialLayer::PackedOfficialLayer(const OfficialLayer& layer, const PackedSizes& sizes, const Linear* before)
     : terms(sizes.node, 4 * sizes.edge),
       edge(sizes.edge, 3 * sizes.edge),
       update(packed(sizes.edge, sizes.edge, {.linear = layer.edge_out, .input_scale = kBehind})),
@@ -141,7 +165,13 @@ PackedOfficialLayer::PackedOfficialLayer(const OfficialLayer& layer, const Packe
     const Linear* messages[] = {&layer.forward_in, &layer.backward_in, &layer.edge_in};
     const LayerNorm* norms[] = {&layer.forward_norm, &layer.backward_norm, &layer.edge_norm};
     for (std::int64_t slot = 0; slot < 3; ++slot) {
-        add(edge, {.linear = *messages[slot], .n_inputs = d_e, .column = slot * width, .bias = false, .centred = true});
+        add(edge, {.linear = *messages[slot],
+                   .n_inputs = d_e,
+                   .column = slot * width,
+                   .input_scale = before == nullptr ? 1.0 : kBehind,
+                   .bias = false,
+                   .centred = true,
+                   .before = before});
         for (std::int64_t i = 0; i < d_e; ++i) {
             scale[slot * width + i] = static_cast<float>(double{norms[slot]->scale[i]} * kBefore);
             shift[slot * width + i] = static_cast<float>(double{norms[slot]->shift[i]} * kBefore);
@@ -159,6 +189,10 @@ PackedOfficialLayer::PackedOfficialLayer(const OfficialLayer& layer, const Packe
     add_terms(layer.edge_in, d_e, 1, true);
     add_terms(layer.backward_in, d_e, 2, true);
     add_terms(layer.edge_in, d_e + d_v, 3, false);  // its bias counts once
+    const std::int64_t terms_of_slot[] = {0, 2, 1};
+    for (std::int64_t i = 0; i < 3 * width; ++i) {  // what `before` adds to every edge
+        terms.bias(terms_of_slot[i / width] * width + i % width) += edge.bias(i);
+    }
 
     add(node_in, {.linear = layer.node_in, .n_inputs = d_v, .centred = true});
     const Linear* sums[] = {&layer.forward_out, &layer.backward_out};
@@ -166,20 +200,13 @@ PackedOfficialLayer::PackedOfficialLayer(const OfficialLayer& layer, const Packe
     for (std::int64_t side = 0; side < 2; ++side) {
         const Linear& second = *sums[side];
         for (std::int64_t o = 0; o < d_v; ++o) {
-            std::vector<double> row(static_cast<std::size_t>(d_e));
-            double bias = 0.0;  // of the second linear: once for every message, so it goes to the degree
-            for (std::int64_t m = 0; m < d_v; ++m) {
-                const double weight = from.weight(o, (1 + side) * d_v + m);
-                for (std::int64_t i = 0; i < d_e; ++i) {
-                    row[static_cast<std::size_t>(i)] += weight * double{second.weight[m * d_e + i]};
-                }
-                bias += weight * double{second.bias[m]};
-            }
+            const Composed row(from, o, (1 + side) * d_v, second);
             for (std::int64_t i = 0; i < d_e; ++i) {
                 node_in.at(sizes.node + side * width + i, o) =
-                    static_cast<float>(row[static_cast<std::size_t>(i)] * kBehind);
+                    static_cast<float>(row.weights[static_cast<std::size_t>(i)] * kBehind);
             }
-            node_in.at(sizes.node + 2 * width + side, o) = static_cast<float>(bias);
+            // The second linear's bias: once for every message, so it goes to the degree.
+            node_in.at(sizes.node + 2 * width + side, o) = static_cast<float>(row.bias);
         }
     }
 }
@@ -222,18 +249,26 @@ PackedNetwork::PackedNetwork(const MetanetWeights& w)
         condition_edge.bias(o) += static_cast<float>(double{w.edge_in.bias[o]} * kBefore);
     }
     for (const ShippedLayer& layer : w.shipped) shipped.emplace_back(layer, sizes);
-    for (const OfficialLayer& layer : w.official) official.emplace_back(layer, sizes);
+    const Linear* update = nullptr;  // of the layer before
+    for (const OfficialLayer& layer : w.official) {
+        official.emplace_back(layer, sizes, update);
+        update = &layer.edge_out;
+    }
 
     const std::int64_t hidden = score_panels * kPanel + (edits ? to_panels(w.edits->head.edge.n_out) : 0);
     head_terms = PanelMatrix(sizes.node, 2 * hidden);
     head_edge = PanelMatrix(sizes.edge, hidden);
     const auto add_head = [&](const EdgeHead& head, std::int64_t column) {
-        add(head_edge, {.linear = head.edge, .column = column, .output_scale = kBefore, .bias = false});
+        add(head_edge, {.linear = head.edge,
+                        .column = column,
+                        .input_scale = update == nullptr ? 1.0 : kBehind,
+                        .output_scale = kBefore,
+                        .before = update});
         add(head_terms, {.linear = head.source, .column = column, .output_scale = kBefore, .norm = &w.final_norm});
         add(head_terms,
             {.linear = head.target, .column = hidden + column, .output_scale = kBefore, .norm = &w.final_norm});
         for (std::int64_t o = 0; o < head.edge.n_out; ++o) {
-            head_terms.bias(column + o) += static_cast<float>(double{head.edge.bias[o]} * kBefore);
+            head_terms.bias(column + o) += head_edge.bias(column + o);
         }
     };
     const auto fill_readout = [&](AlignedFloats& values, const float* weight, std::int64_t n, std::int64_t column,

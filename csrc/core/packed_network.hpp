@@ -1,6 +1,7 @@
 // A network as the vectorised kernels read it. Folded in, all exactly: scale and shift of a LayerNorm into the
 // matrices behind it, its mean into those in front, the factors of the scaled SiLU (cpu/fused/kernels.hpp) into
-// those on both sides, the second linear of a summed message into the node MLP, matrices of terms per node into
+// those on both sides, the second linear of a summed message into the node MLP, that of the official edge update
+// into the next layer and the heads, matrices of terms per node into
 // one, both heads into one, the gain of the score into its readout.
 #pragma once
 
@@ -38,13 +39,15 @@ struct PackedLayer {
 
 struct PackedOfficialLayer {
     PanelMatrix terms;           // node -> 4 edge: source's for forward and edge, target's for backward and edge
-    PanelMatrix edge, update;    // edge -> 3 edge: forward, backward, edge; edge -> edge
+    PanelMatrix edge;            // edge -> 3 edge: forward, backward, edge
+    PanelMatrix update;          // edge -> edge, after the pass, for a layer by itself
     AlignedFloats scale, shift;  // [3 edge], of the three norms
     PanelMatrix node_in;         // seen_official -> node
     AlignedFloats node_scale, node_shift;
     PanelMatrix node_out, residual;  // node -> node
 
-    PackedOfficialLayer(const OfficialLayer& layer, const PackedSizes& sizes);
+    // `before` is edge_out of the layer before, which then is part of `edge` and `terms`.
+    PackedOfficialLayer(const OfficialLayer& layer, const PackedSizes& sizes, const Linear* before = nullptr);
     void add_pairs(Precision precision);
 };
 

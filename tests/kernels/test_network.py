@@ -114,9 +114,16 @@ def check(batch: Batch, arithmetic: dict[str, str], expect_close: Callable[..., 
     got = batch.native(**arithmetic, out=out)
     for dtype in (torch.float64, torch.float32):
         expected = batch.reference(dtype)
-        for name in FIELDS:
-            assert getattr(got, name) is getattr(out, name)
-            expect_close(getattr(got, name), getattr(expected, name), "network", name, arithmetic["precision"])
+        assert all(getattr(got, name) is getattr(out, name) for name in FIELDS)
+        for mine, theirs, name in zip(by_head(got), by_head(expected), ("score", "edit", "node"), strict=True):
+            expect_close(mine, theirs, "network", name, arithmetic["precision"])
+
+
+def by_head(heads: Heads) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The outputs of one head together: on a model of a few weights one of the edit head's two may cancel down to
+    the rounding errors of what it sums, in any arithmetic.
+    """
+    return heads.score, np.concatenate([heads.relative, heads.additive]), heads.node
 
 
 def expect_same_bits(got: Heads, expected: Heads) -> None:

@@ -48,7 +48,7 @@ METAEDIT_INLINE void pass_official(const PassOfficial& op) {
     std::int64_t sources[kRows], targets[kRows];
     alignas(64) float last[kRows * kWidth] = {};
     alignas(64) float sums[kRows * kWidth];
-    RowsOfPairs<U, kWidth> e_pairs, message;
+    RowsOfPairs<U, kWidth> e_pairs;
     const auto add_to = [&](float* at, V value) METAEDIT_INLINE_LAMBDA { U::store(at, U::add(U::load(at), value)); };
     U::start(pairs_of(kWidth));
     for (std::int64_t b = 0; b < op.n_blocks; ++b) {
@@ -67,13 +67,9 @@ METAEDIT_INLINE void pass_official(const PassOfficial& op) {
                 op, e_pairs.view(), sources, targets, sums, [&](int r, int j, V m) METAEDIT_INLINE_LAMBDA {
                     add_to(op.sums + sources[r] * op.sums_row + kWidth + j * U::kLanes, m);
                 });
-            bf16::official_message<U, kWidth, 2>(op, e_pairs.view(), sources, targets, sums,
-                                                 [&](int r, int j, V m)
-                                                     METAEDIT_INLINE_LAMBDA { message.set(r, j, m); });
-            U::template multiply<kPanelsOf<kWidth>>(
-                message.view(), op.update, 0,
-                [&](int, int j) METAEDIT_INLINE_LAMBDA { return U::load(op.update.bias + j * U::kLanes); },
-                [&](int r, int j, V y) METAEDIT_INLINE_LAMBDA { U::store(e + r * kWidth + j * U::kLanes, y); });
+            bf16::official_message<U, kWidth, 2>(
+                op, e_pairs.view(), sources, targets, sums,
+                [&](int r, int j, V m) METAEDIT_INLINE_LAMBDA { U::store(e + r * kWidth + j * U::kLanes, m); });
             if (n < kRows) fused::copy(last, n * kWidth, given);
         }
     }

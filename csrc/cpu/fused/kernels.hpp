@@ -64,10 +64,9 @@ struct PassMessages {
 
 // The edges of one official layer, in place: m_f, m_b and m_e are s(LN(e_uv B + terms)) of three column ranges, with
 // centred B and terms, so that LN has no mean to subtract; sums of m_f at the target and m_b at the source, and
-// e_uv = update(m_e). The last row of terms and sums as above.
+// e_uv = m_e, whose second linear is part of what reads it. The last row of terms and sums as above.
 struct PassOfficial {
     Panels edge;         // d -> 3 d: forward, backward, edge
-    Panels update;       // d -> d
     const float* scale;  // [3 d]
     const float* shift;
     float size;  // the true d, over which LN takes its mean

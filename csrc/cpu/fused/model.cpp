@@ -69,12 +69,12 @@ class Pass {
         dense(layer.node_out, work_.hidden.data(), layer.node_in.n_out(), work_.nodes.data(), Then::add, n);
     }
 
+    // As above, but what reads the edges then has their update inside (update()).
     void layer(const PackedOfficialLayer& layer, float* edges) const {
         const std::int64_t n = graph_.n_nodes, row = sizes_.seen();
         fill_seen();
         dense(layer.terms, work_.seen.data(), row, work_.terms.data(), Then::store, n);
         kernels_.pass_official[sizes_.edge_index]({.edge = layer.edge.view(),
-                                                   .update = layer.update.view(),
                                                    .scale = layer.scale.data(),
                                                    .shift = layer.shift.data(),
                                                    .size = static_cast<float>(sizes_.size_e),
@@ -99,7 +99,20 @@ class Pass {
         dense(layer.node_out, work_.hidden.data(), sizes_.node, work_.nodes.data(), Then::add, n);
     }
 
+    // What a layer by itself leaves to do.
+    void update(const PackedLayer&, float*) const {}
+    void update(const PackedOfficialLayer& layer, float* edges) const {
+        const AlignedFloats messages = copy_of(edges, graph_.n_edges * sizes_.edge);
+        dense(layer.update, messages.data(), sizes_.edge, edges, Then::store, graph_.n_edges);
+    }
+
   private:
+    static AlignedFloats copy_of(const float* values, std::int64_t size) {
+        AlignedFloats copy(size);
+        std::copy_n(values, size, copy.data());
+        return copy;
+    }
+
     // For the official form: nodes, sums of 0, degrees.
     void fill_seen() const {
         for (std::int64_t v = 0; v <= graph_.n_nodes; ++v) {
@@ -225,7 +238,9 @@ void forward_layer(const Kernels& kernels, const WeightGraph& graph, const Layer
     for (std::int64_t v = 0; v < graph.n_nodes; ++v) {
         std::copy_n(states.nodes + v * layer.d_v, layer.d_v, work.nodes.data() + v * sizes.node);
     }
-    Pass(kernels, sizes, graph, work).layer(packed, edges);
+    const Pass pass(kernels, sizes, graph, work);
+    pass.layer(packed, edges);
+    pass.update(packed, edges);
     for (std::int64_t k = 0; is_padded && k < graph.n_edges; ++k) {
         std::copy_n(edges + k * sizes.edge, layer.d_e, states.edges_out + k * layer.d_e);
     }

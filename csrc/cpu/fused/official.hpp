@@ -16,11 +16,12 @@ METAEDIT_INLINE typename S::V term_of(const float* terms, std::int64_t source, s
     return S::add(S::load(at_source + kWidth), S::load(at_target + kWidth));
 }
 
-// message[r] = s(LN(e[r] B + terms)) of one slot, for as many edges as a vector has lanes: the squares of all
-// their rows then end as one vector.
-template <class S, int kWidth, int kSlot>
+// use(r, i, message) for every edge r and vector of columns from i on, of one slot's messages s(LN(e B + terms)),
+// for as many edges as a vector has lanes: the squares of all their rows then end as one vector. `buffer` is
+// [kLanes][kWidth].
+template <class S, int kWidth, int kSlot, class Use>
 METAEDIT_INLINE void official_message(const PassOfficial& op, const float* e, const std::int64_t* sources,
-                                      const std::int64_t* targets, float* message) {
+                                      const std::int64_t* targets, float* buffer, const Use& use) {
     using V = typename S::V;
     using Shape = TileShape<S, kWidth>;
     constexpr float kEpsilon = 1e-5F;
@@ -47,7 +48,7 @@ METAEDIT_INLINE void official_message(const PassOfficial& op, const float* e, co
                 METAEDIT_UNROLL
                 for (int j = 0; j < kVectors; ++j) {
                     squares[row + r] = S::fma(sums[r][j], sums[r][j], squares[row + r]);
-                    S::store(message + (row + r) * kWidth + column + j * S::kLanes, sums[r][j]);
+                    S::store(buffer + (row + r) * kWidth + column + j * S::kLanes, sums[r][j]);
                 }
             }
         }
@@ -55,32 +56,26 @@ METAEDIT_INLINE void official_message(const PassOfficial& op, const float* e, co
     alignas(64) float inverse[kEdges];
     const V variance = S::div(S::sums_of(squares), S::all(op.size));
     S::store(inverse, S::div(S::all(1.0F), S::sqrt(S::add(variance, S::all(kEpsilon)))));
+    const float* scale = op.scale + kSlot * kWidth;
+    const float* shift = op.shift + kSlot * kWidth;
     for (int r = 0; r < kEdges; ++r) {
+        const V factor = S::all(inverse[r]);
+        METAEDIT_UNROLL
         for (int i = 0; i < kWidth; i += S::kLanes) {
-            float* at = message + r * kWidth + i;
-            const V normed = S::mul(S::load(at), S::all(inverse[r]));
-            const V scale = S::load(op.scale + kSlot * kWidth + i), shift = S::load(op.shift + kSlot * kWidth + i);
-            S::store(at, S::scaled_silu(S::fma(normed, scale, shift)));
-        }
-    }
-}
-
-template <class S, int kWidth>
-METAEDIT_INLINE void add_rows(const float* message, const std::int64_t* nodes, float* sums, std::int64_t row) {
-    for (int r = 0; r < S::kLanes; ++r) {
-        float* at = sums + nodes[r] * row;
-        for (int i = 0; i < kWidth; i += S::kLanes) {
-            S::store(at + i, S::add(S::load(at + i), S::load(message + r * kWidth + i)));
+            const V normed = S::mul(S::load(buffer + r * kWidth + i), factor);
+            use(r, i, S::scaled_silu(S::fma(normed, S::load(scale + i), S::load(shift + i))));
         }
     }
 }
 
 template <class S, int kWidth>
 METAEDIT_INLINE void pass_official(const PassOfficial& op) {
+    using V = typename S::V;
     constexpr int kEdges = S::kLanes;
     std::int64_t sources[kEdges], targets[kEdges];
     alignas(64) float last[kEdges * kWidth] = {};
-    alignas(64) float message[kEdges * kWidth];
+    alignas(64) float buffer[kEdges * kWidth];
+    const auto add_to = [](float* at, V value) METAEDIT_INLINE_LAMBDA { S::store(at, S::add(S::load(at), value)); };
     for (std::int64_t b = 0; b < op.n_blocks; ++b) {
         EdgeWalk walk(op.blocks[b]);
         while (walk.edge < walk.end) {
@@ -88,12 +83,16 @@ METAEDIT_INLINE void pass_official(const PassOfficial& op) {
             const int n = walk.take(kEdges, op.n_nodes, sources, targets);
             if (n < kEdges) copy(given, n * kWidth, last);
             float* const e = n < kEdges ? last : given;
-            official_message<S, kWidth, 0>(op, e, sources, targets, message);
-            add_rows<S, kWidth>(message, targets, op.sums, op.sums_row);
-            official_message<S, kWidth, 1>(op, e, sources, targets, message);
-            add_rows<S, kWidth>(message, sources, op.sums + kWidth, op.sums_row);
-            official_message<S, kWidth, 2>(op, e, sources, targets, message);
-            multiply_rows<S, kEdges, kWidth, false>(message, kWidth, op.update.bias, op.update, e);
+            official_message<S, kWidth, 0>(
+                op, e, sources, targets, buffer,
+                [&](int r, int i, V m) METAEDIT_INLINE_LAMBDA { add_to(op.sums + targets[r] * op.sums_row + i, m); });
+            official_message<S, kWidth, 1>(op, e, sources, targets, buffer,
+                                           [&](int r, int i, V m) METAEDIT_INLINE_LAMBDA {
+                                               add_to(op.sums + sources[r] * op.sums_row + kWidth + i, m);
+                                           });
+            official_message<S, kWidth, 2>(op, e, sources, targets, buffer,
+                                           [&](int r, int i, V m)
+                                               METAEDIT_INLINE_LAMBDA { S::store(e + r * kWidth + i, m); });
             if (n < kEdges) copy(last, n * kWidth, given);
         }
     }
