@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metaedit_fast.atomic import write_atomically
-from metaedit_fast.editing.engines import ENGINES, Engine, start_engine
+from metaedit_fast.editing.engines import Engine, check_engine, start_engine
 from metaedit_fast.editing.info import EditorInfo, Envelope
 from metaedit_fast.errors import InvalidEditorError, UnsupportedModelError
 from metaedit_fast.export import files
@@ -50,44 +50,54 @@ class Editor:
     ``weights`` are the parameters of the metanetwork by the names of its torch ``state_dict``. ``probe``,
     ``[rows, n_inputs]`` or None, are unlabelled rows that travel in the file, so that an editor which reads
     activations needs no data at the user's. ``engine`` is ``"native"``, the compiled kernels, or
-    ``"onnxruntime"``, which is slower; they agree to float32 rounding. Raises ``ValueError`` where weights or
-    rows do not fit ``info.config``.
+    ``"onnxruntime"``, which is slower; they agree to float32 rounding. ``precision`` is what the native
+    kernels of the metanetwork may round to: ``"float32"``, ``"bf16x3"`` or ``"bf16"`` (docs/method.md);
+    features, ranking and what is written to models stay float32. Raises ``ValueError`` where weights or rows do
+    not fit ``info.config``, and for a precision that the engine lacks.
     """
 
     def __init__(
-        self, info: EditorInfo, weights: Weights, probe: ArrayLike | None = None, *, engine: str = "native"
+        self,
+        info: EditorInfo,
+        weights: Weights,
+        probe: ArrayLike | None = None,
+        *,
+        engine: str = "native",
+        precision: str = "float32",
     ) -> None:
         self.info = info
         self.weights: Mapping[str, NDArray[np.float32]] = checked_weights(info.config, weights)
         self.probe = None if probe is None else _probe_rows(probe, info.config.n_inputs)
         self._lock = threading.Lock()
-        if engine not in ENGINES:
-            raise ValueError(f"engine: expected one of {ENGINES}, got {engine!r}")
+        check_engine(engine, precision)
         self.engine = engine
+        self.precision = precision
         self._running: Engine | None = None
 
     @classmethod
-    def load(cls, source: str | Path, *, engine: str = "native") -> Editor:
-        """A bundled editor by name, or an editor file by path, to run on ``engine``.
+    def load(cls, source: str | Path, *, engine: str = "native", precision: str = "float32") -> Editor:
+        """A bundled editor by name, or an editor file by path, to run on ``engine`` in ``precision``.
 
         Raises ``InvalidEditorError`` where there is none such, or the file is damaged, or of a newer
-        format, or not an editor; the message names the file.
+        format, or not an editor; the message names the file. Raises ``ValueError`` for an unknown engine, and
+        for a precision that it lacks.
         """
+        check_engine(engine, precision)
         bundled = _bundled()
         if isinstance(source, str) and source in bundled:
-            return cls._from_bytes(bundled[source].read_bytes(), f"bundled editor {source!r}", engine)
+            return cls._from_bytes(bundled[source].read_bytes(), f"bundled editor {source!r}", engine, precision)
         path = Path(source)
         if not path.exists():
             raise InvalidEditorError(f"{source}: no such file, nor one of the bundled editors {sorted(bundled)}")
-        return cls._from_bytes(files.read_bytes(path), str(path), engine)
+        return cls._from_bytes(files.read_bytes(path), str(path), engine, precision)
 
     @classmethod
-    def _from_bytes(cls, data: bytes, where: str, engine: str) -> Editor:
+    def _from_bytes(cls, data: bytes, where: str, engine: str, precision: str) -> Editor:
         description, weights, probe = files.parse_editor(data, where)
         try:
             info = EditorInfo.from_json(description)
             rows = None if probe is None else probe.reshape(-1, info.config.n_inputs)
-            return cls(info, weights, rows, engine=engine)
+            return cls(info, weights, rows, engine=engine, precision=precision)
         except (ValueError, OverflowError) as error:
             raise InvalidEditorError(f"{where}: {error}") from error
 
@@ -205,12 +215,18 @@ class Editor:
         """Start the engine, once; the first edit does it otherwise, and takes that much longer."""
         with self._lock:
             if self._running is None:
-                self._running = start_engine(self.engine, self.info.config, self.weights)
+                self._running = start_engine(self.engine, self.info.config, self.weights, self.precision)
             return self._running
+
+    @property
+    def arithmetic(self) -> str:
+        """The precision that runs: ``precision``, or ``"float32"`` where the machine has nothing faster for it."""
+        return self.prepare().arithmetic
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or another process needs; it starts an engine of its own."""
-        return {"info": self.info, "weights": self.weights, "probe": self.probe, "engine": self.engine}
+        names = ("info", "weights", "probe", "engine", "precision")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -233,9 +249,9 @@ def _probe_rows(probe: ArrayLike, n_inputs: int) -> NDArray[np.float32]:
     return rows
 
 
-def load_editor(source: str | Path, *, engine: str = "native") -> Editor:
+def load_editor(source: str | Path, *, engine: str = "native", precision: str = "float32") -> Editor:
     """The same as ``Editor.load``."""
-    return Editor.load(source, engine=engine)
+    return Editor.load(source, engine=engine, precision=precision)
 
 
 def bundled_editors() -> list[str]:

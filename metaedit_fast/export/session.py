@@ -28,6 +28,8 @@ class EditorSession:
     default of one, a thread pool over models uses all cores, because ONNX Runtime releases the GIL.
     """
 
+    arithmetic = "float32"
+
     def __init__(self, model: ModelProto | bytes, *, n_threads: int = 1) -> None:
         import onnxruntime
 
