@@ -50,6 +50,28 @@ class MlpShape:
 class PanelRows:
     def __init__(self, x: _Float32) -> None: ...
 
+class TrainingRows:
+    def __init__(self, x: _Float32, labels: _Int64) -> None: ...
+
+class MlpTrainer:
+    def __init__(
+        self,
+        shape: MlpShape,
+        theta: _Float32,
+        *,
+        batch_norm: bool,
+        batch_size: int,
+        learning_rate: float,
+        weight_decay: float,
+        dropped_bytes: int,
+        dropout_state: NDArray[np.uint32],
+        isa: str | None = None,
+    ) -> None: ...
+    def train(self, rows: TrainingRows, order: _Int64) -> None: ...
+    def parameters(self) -> _Float32: ...
+    def gradient(self) -> _Float32: ...
+    def statistics(self) -> tuple[_Float32, _Float32]: ...
+
 def erf(values: NDArray[_Float]) -> NDArray[_Float]: ...
 def shipped_forward(
     blocks: _Int64,

@@ -98,15 +98,23 @@ except mf.errors.MissingDependencyError as error:
     )
 
 
-def test_commands_that_train_name_the_extra_too(tmp_path, shared_data):
-    for arguments in (
-        ["train", str(tmp_path), "--dataset", "bank", "--out", "x.onnx"],
-        ["population", "--dataset", "bank", "--data-folder", str(shared_data), "--out", str(tmp_path / "new")],
-    ):
-        code = f"import sys; sys.argv = ['metaedit', *{arguments}]\nfrom metaedit_fast.cli import main; main()"
-        done = subprocess.run([sys.executable, "-c", BASE_ONLY + code], capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert done.stdout == ""
-        assert done.stderr.startswith("error: ")
-        assert "metaedit_fast[train]" in done.stderr
-        assert len(done.stderr.splitlines()) == 1
+def command_without_extras(*arguments: object) -> subprocess.CompletedProcess[str]:
+    words = ["metaedit", *map(str, arguments)]
+    code = f"import sys; sys.argv = {words}\nfrom metaedit_fast.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", BASE_ONLY + code], capture_output=True, text=True, check=False)
+
+
+def test_the_command_that_trains_an_editor_names_the_extra_too(tmp_path):
+    done = command_without_extras("train", tmp_path, "--dataset", "bank", "--out", "x.onnx")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "metaedit_fast[train]" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_population_is_trained_without_torch(tmp_path, shared_data):
+    options = ("--dataset", "bank", "--data-folder", shared_data, "--runs", 2, "--epochs", 1)
+    done = command_without_extras("population", *options, "--out", tmp_path / "new")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 models of 2 runs on bank, 2 finite")

@@ -9,6 +9,7 @@
 #include "python/metanetwork.hpp"
 #include "python/mlp.hpp"
 #include "python/parameters.hpp"
+#include "python/training.hpp"
 
 namespace metaedit::python {
 namespace {
@@ -162,6 +163,7 @@ PYBIND11_MODULE(_core, m) {
           kForwardDoc);
     bind_metanetwork(m);
     bind_mlp(m);
+    bind_training(m);
     m.def(
         "isa", &active_isa_name,
         "The instruction set whose kernels run: the one that METAEDIT_ISA names, else the best of available_isas().\n\n"

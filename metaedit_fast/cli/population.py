@@ -17,11 +17,11 @@ def population(
     runs: Annotated[int, typer.Option(min=1, help="Training runs; each gives three checkpoints.")] = 100,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of each run.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Seed of architectures and training.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that train at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Threads, each of which trains runs of its own.")] = 1,
     data_folder: Annotated[Path | None, typer.Option(help="Folder with the dataset's file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as one JSON object.")] = False,
 ) -> None:
-    """Train a population of MLPs with many architectures. Needs the extra 'train'."""
+    """Train a population of MLPs with many architectures."""
     from metaedit_fast.datasets import load_dataset
     from metaedit_fast.population.build import build_population
 

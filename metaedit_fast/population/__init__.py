@@ -1,4 +1,4 @@
-"""Populations of trained MLPs: sampled, trained in batches, stored as Parquet."""
+"""Populations of trained MLPs: sampled, trained, stored as Parquet."""
 
 from metaedit_fast.population.build import build_population
 from metaedit_fast.population.record import PopulationRecord

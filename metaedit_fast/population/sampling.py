@@ -45,8 +45,8 @@ class Ranges:
 
     ``split_of_20`` is how many of every 20 consecutive runs go to each of ``SPLITS``, so any prefix of a
     population is divided alike. ``runs_per_shape``: that many consecutive runs share widths and batch size
-    (ours), because runs of one shape train together at a fraction of the cost; every run draws the rest
-    alone, and the distribution of a single run stays that of the paper.
+    (ours) and make one shard; every run draws the rest alone, and the distribution of a single run stays that
+    of the paper.
     """
 
     depths: tuple[int, ...] = (1, 2, 3, 4)

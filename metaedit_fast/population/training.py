@@ -1,26 +1,26 @@
-"""Train the runs of a population, those of one shape and batch size together.
+"""Train the runs of a population, on the compiled trainer.
 
-Every run has random streams of its own for its initial parameters, the order of its rows and its dropout, and its
-own learning rate and weight decay in one shared Adam. What a run becomes therefore depends on its number and the
-population's seed; its neighbours in the stack can change it by rounding at most.
+Every run has random streams of its own for its initial parameters, the order of its rows and its dropout. What a
+run becomes therefore depends on its number, the population's seed and the machine's instruction set, to the bit:
+not on other runs, nor on the number of threads.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from metaedit_fast import _core
 from metaedit_fast.datasets import Dataset
-from metaedit_fast.population.network import Stack, stacking_order
+from metaedit_fast.models import native
+from metaedit_fast.models.mlp import MLP
+from metaedit_fast.models.spec import MLPSpec
 from metaedit_fast.population.sampling import RunSpec, stream
 
-_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
+Float32 = NDArray[np.float32]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,141 +33,110 @@ class Checkpoint:
     run: RunSpec
     checkpoint: int
     epoch: int
-    theta: NDArray[np.float32]
+    theta: Float32
     val_accuracy: float
     val_loss: float
 
 
-def train_group(
-    runs: Sequence[RunSpec],
+def train_run(
+    run: RunSpec,
     data: Dataset,
     *,
     checkpoints: Sequence[int],
     on_epoch: Callable[[int], None] | None = None,
+    isa: str | None = None,
 ) -> list[Checkpoint]:
-    """Train runs of equal widths and batch size up to the last epoch of ``checkpoints``.
+    """Train a run up to the last epoch of ``checkpoints``, on the thread of the call and without Python's lock.
 
-    Returns every checkpoint of every run, ordered by run and epoch. ``on_epoch`` is called with the epoch's
-    number after each. An epoch's rows that fill no whole batch are left out, others each time. The same call
-    gives the same bits on the same machine with the same number of threads.
+    Returns its checkpoints in order. ``on_epoch`` is called with the epoch's number after each. An epoch's rows
+    that fill no whole batch are left out, others each time. The same call gives the same bits on every machine
+    with the same instruction set.
 
-    Raises ``ValueError`` where the runs differ in shape, or a batch is larger than the training set.
+    Raises ``ValueError`` where a batch is larger than the training set.
     """
-    batch_size = runs[0].batch_size
-    if any((r.spec.widths, r.batch_size) != (runs[0].spec.widths, batch_size) for r in runs):
-        raise ValueError("runs: expected equal widths and batch sizes in one group")
-    if batch_size > len(data.train):
-        raise ValueError(f"batch_size: expected at most {len(data.train)} training rows, got {batch_size}")
+    if run.batch_size > len(data.train):
+        raise ValueError(f"batch_size: expected at most {len(data.train)} training rows, got {run.batch_size}")
     wanted = sorted(set(checkpoints))
+    rows = _core.TrainingRows(data.train.x, data.train.y)
+    trainer = new_trainer(run, initial_parameters(run), isa=isa)
+    order = stream(run, "order")
     found: list[Checkpoint] = []
-    # Adam's second moments of dead neurons decay into denormal numbers, which are very slow to compute with.
-    torch.set_flush_denormal(True)
-    try:
-        with torch.no_grad():
-            stack = Stack(stacking_order(runs))
-            optimiser = _Adam(stack)
-            orders = [stream(r, "order") for r in stack.runs]
-            dropout = _Dropout(stack.runs, batch_size)
-            for epoch in range(1, wanted[-1] + 1):
-                for x, target in _batches(data, orders, batch_size):
-                    gradient = torch.softmax(stack.forward(x, dropout.masks(), training=True), dim=1)
-                    stack.backward(gradient.sub_(target).div_(batch_size))
-                    optimiser.step()
-                if epoch in wanted:
-                    found += _record(stack, data, wanted.index(epoch), epoch)
-                if on_epoch is not None:
-                    on_epoch(epoch)
-    finally:
-        torch.set_flush_denormal(False)
-    return sorted(found, key=lambda c: (c.run.run, c.epoch))
+    for epoch in range(1, wanted[-1] + 1):
+        trainer.train(rows, order.permutation(len(data.train)))
+        if epoch in wanted:
+            theta = folded(run, trainer.parameters(), *trainer.statistics())
+            found.append(_measured(run, wanted.index(epoch), epoch, theta, data, isa))
+        if on_epoch is not None:
+            on_epoch(epoch)
+    return found
 
 
-def _batches(data: Dataset, orders: Sequence[np.random.Generator], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each run's own shuffle of the training rows: ``[K, batch, features]`` and one-hot ``[K, 2, batch]``."""
-    n = len(data.train) // batch_size * batch_size
-    order = np.stack([rng.permutation(len(data.train))[:n] for rng in orders])
-    index = torch.from_numpy(order)
-    x = torch.from_numpy(data.train.x)[index]
-    target = torch.eye(2)[:, torch.from_numpy(data.train.y)[index]].transpose(0, 1).contiguous()
-    for start in range(0, n, batch_size):
-        yield x[:, start : start + batch_size], target[:, :, start : start + batch_size]
+def new_trainer(run: RunSpec, theta: Float32, *, isa: str | None = None) -> _core.MlpTrainer:
+    """The compiled trainer at step 0, from ``theta`` in the layout of ``trained_spec(run)``.
 
-
-class _Adam:
-    """Adam with decoupled weight decay on the weights, and a learning rate of each run's own.
-
-    As ``torch.optim.AdamW``, written as a few passes over the stack's one flat vector.
+    A rate of dropout is rounded to 256ths (0.1 becomes 26/256), and kept values are divided by exactly what is
+    kept.
     """
-
-    def __init__(self, stack: Stack) -> None:
-        everything = ("weight", "bias", "scale", "shift")
-        self.stack = stack
-        self.rate = stack.expand([r.learning_rate for r in stack.runs], only=everything)
-        decay = stack.expand([r.learning_rate * r.weight_decay for r in stack.runs], only=("weight",))
-        self.keep = 1.0 - decay
-        self.first = torch.zeros_like(stack.parameters)
-        self.second = torch.zeros_like(stack.parameters)
-        self.update = torch.empty_like(stack.parameters)
-        self.steps = 0
-
-    def step(self) -> None:
-        self.steps += 1
-        root = math.sqrt(1 - _BETA2**self.steps)
-        gradients = self.stack.gradients
-        self.first.lerp_(gradients, 1 - _BETA1)
-        self.second.mul_(_BETA2).addcmul_(gradients, gradients, value=1 - _BETA2)
-        torch.sqrt(self.second, out=self.update)
-        torch.div(self.first, self.update.add_(_EPS * root), out=self.update)
-        self.stack.parameters.mul_(self.keep).addcmul_(self.update, self.rate, value=-root / (1 - _BETA1**self.steps))
+    shape = (len(run.spec.layers) - 1, 4, 16)
+    return _core.MlpTrainer(
+        native.shape_of(trained_spec(run)),
+        theta,
+        batch_norm=run.norm == "batch",
+        batch_size=run.batch_size,
+        learning_rate=run.learning_rate,
+        weight_decay=run.weight_decay,
+        dropped_bytes=round(256 * run.dropout),
+        dropout_state=stream(run, "dropout").integers(0, 2**32, shape, np.uint32),
+        isa=isa,
+    )
 
 
-class _Dropout:
-    """Dropout masks from one random byte a neuron and row.
+def trained_spec(run: RunSpec) -> MLPSpec:
+    """The architecture in training: batch norm is there too, as a norm whose parameters are a layer norm's."""
+    if run.norm != "batch":
+        return run.spec
+    *hidden, last = run.spec.layers
+    layers = tuple(dataclasses.replace(layer, norm="layer") for layer in hidden)
+    return dataclasses.replace(run.spec, layers=(*layers, last))
 
-    A rate is rounded to 256ths (0.1 becomes 26/256) and kept values are divided by exactly what is kept. Each
-    run draws its bytes from its own stream; a run without dropout draws none.
+
+def initial_parameters(run: RunSpec) -> Float32:
+    """The default of torch's linear layer, weights and biases uniform within ``±1/sqrt(n_in)``; norms at 1 and 0."""
+    rng = stream(run, "init")
+    mlp = MLP(trained_spec(run), np.zeros(trained_spec(run).n_parameters, np.float32))
+    for i, n_in in enumerate(run.spec.widths[:-1]):
+        for view in (mlp.weight(i), mlp.bias(i)):
+            view[...] = (2 * rng.random(view.shape, dtype=np.float32) - 1) / np.float32(np.sqrt(n_in))
+    for kind, _, view in mlp.parameters():
+        if kind == "norm_scale":
+            view[...] = 1.0
+    return mlp.theta
+
+
+def folded(run: RunSpec, theta: Float32, mean: Float32, variance: Float32) -> Float32:
+    """Parameters in the layout of ``run.spec``: batch norm, with its running statistics, goes into the linear layers.
+
+    ``mean`` and ``variance`` are those of all hidden neurons.
     """
-
-    def __init__(self, runs: Sequence[RunSpec], batch_size: int) -> None:
-        widths = runs[0].spec.widths[1:-1]
-        self.shape = [(batch_size, w) for w in widths]
-        self.edges = np.cumsum([0, *(batch_size * w for w in widths)])
-        thresholds = [round(256 * r.dropout) for r in runs]
-        self.active = any(thresholds)
-        self.draws = [(k, stream(r, "dropout").bit_generator) for k, r in enumerate(runs) if thresholds[k]]
-        self.threshold = torch.tensor(thresholds, dtype=torch.uint8).view(-1, 1, 1)
-        self.factor = torch.tensor([256 / (256 - t) for t in thresholds]).view(-1, 1, 1)
-        # A multiple of 8 bytes for each run, because the generators give 64 bits at a time.
-        self.words = int(self.edges[-1] + 7) // 8
-        self.bytes = np.zeros((len(runs), 8 * self.words), np.uint8)
-        self.out = [torch.empty(len(runs), *shape) for shape in self.shape]
-
-    def masks(self) -> list[Tensor] | None:
-        """What each hidden layer's outputs are multiplied by, ``[K, batch, width]``; None where no run drops any."""
-        if not self.active:
-            return None
-        for k, generator in self.draws:
-            self.bytes[k] = generator.random_raw(self.words).view(np.uint8)
-        drawn = torch.from_numpy(self.bytes)
-        for i, out in enumerate(self.out):
-            part = drawn[:, self.edges[i] : self.edges[i + 1]].view(-1, *self.shape[i])
-            # Comparing straight into floats is far quicker than through booleans.
-            torch.ge(part, self.threshold, out=out).mul_(self.factor)
-        return self.out
+    if run.norm != "batch":
+        return theta
+    before = MLP(trained_spec(run), theta)
+    after = MLP(run.spec, np.empty(run.spec.n_parameters, np.float32))
+    end = 0
+    with np.errstate(all="ignore"):  # a run that diverged
+        for i, layer in enumerate(before.spec.layers):
+            weight, bias = (x.astype(np.float64) for x in (before.weight(i), before.bias(i)))
+            if layer.norm == "layer":
+                start, end = end, end + layer.width
+                factor = before.parameter("norm_scale", i) / np.sqrt(variance[start:end].astype(np.float64) + layer.eps)
+                weight = weight * factor
+                bias = (bias - mean[start:end]) * factor + before.parameter("norm_shift", i)
+            after.weight(i)[...], after.bias(i)[...] = weight, bias
+    return after.theta
 
 
-def _record(stack: Stack, data: Dataset, checkpoint: int, epoch: int) -> list[Checkpoint]:
-    rows = torch.from_numpy(data.val.x)
-    labels = torch.from_numpy(data.val.y)
-    losses, hits = torch.zeros(len(stack.runs)), torch.zeros(len(stack.runs))
-    chunk = 1024  # keeps a layer's outputs in the cache
-    for start in range(0, len(rows), chunk):
-        x, y = rows[start : start + chunk], labels[start : start + chunk]
-        logits = stack.forward(x.expand(len(stack.runs), -1, -1))
-        log_p = torch.log_softmax(logits, dim=1)
-        losses -= log_p.gather(1, y.expand(len(logits), 1, -1)).sum((1, 2))
-        hits += (logits.argmax(1) == y).sum(1)
-    return [
-        Checkpoint(run, checkpoint, epoch, stack.theta(k), hits[k].item() / len(rows), losses[k].item() / len(rows))
-        for k, run in enumerate(stack.runs)
-    ]
+def _measured(run: RunSpec, checkpoint: int, epoch: int, theta: Float32, data: Dataset, isa: str | None) -> Checkpoint:
+    log_p = native.log_proba(MLP(run.spec, theta), data.val.x, isa=isa)
+    loss = -log_p[np.arange(len(log_p)), data.val.y].mean(dtype=np.float64)
+    hits = (log_p.argmax(axis=1) == data.val.y).mean()
+    return Checkpoint(run, checkpoint, epoch, theta, float(hits), float(loss))

@@ -1,15 +1,18 @@
-"""Building: resumable, extendable, the same whatever the number of processes."""
+"""Building: resumable, extendable, the same whatever the number of threads."""
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from metaedit_fast.datasets import Dataset
-from metaedit_fast.errors import InvalidPopulationError, MissingDependencyError
+from metaedit_fast.errors import InvalidPopulationError
 from metaedit_fast.population import Population, Ranges, build, build_population
 from metaedit_fast.population.store import MANIFEST
 
@@ -40,11 +43,11 @@ def test_an_interrupted_build_resumes_to_the_same_population(
     trained: list[int] = []
     real = build._train_one
 
-    def flaky(data: Dataset, task: build._Task) -> build._Task:
+    def flaky(data: Dataset, task: build._Task, *rest: object) -> build._Task:
         if len(trained) == 2:
             raise KeyboardInterrupt
         trained.append(task.runs[0].run)
-        return real(data, task)
+        return real(data, task, *rest)
 
     monkeypatch.setattr(build, "_train_one", flaky)
     with pytest.raises(KeyboardInterrupt):
@@ -66,9 +69,30 @@ def test_more_runs_continue_a_build(toy: Dataset, tmp_path: Path) -> None:
     assert len(list((tmp_path / "a").glob("*.parquet"))) == 3
 
 
-def test_processes_give_the_same_population(toy: Dataset, tmp_path: Path) -> None:
+def test_threads_give_the_same_population(toy: Dataset, tmp_path: Path) -> None:
     alone = make(toy, tmp_path / "one", n_runs=8)
     assert make(toy, tmp_path / "two", n_runs=8, jobs=2).content_hash() == alone.content_hash()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_one_thread_that_fails_ends_the_others(
+    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    begun: list[int] = []
+
+    def endless(data: Dataset, task: build._Task, on_epoch: Callable[[int], None]) -> build._Task:
+        begun.append(task.runs[0].run)
+        if task.runs[0].run == 4:
+            raise error
+        for epoch in itertools.count():
+            on_epoch(epoch)
+            time.sleep(0.001)
+        raise AssertionError
+
+    monkeypatch.setattr(build, "_train_one", endless)
+    with pytest.raises(error):
+        make(toy, tmp_path, n_runs=40, jobs=2)
+    assert len(begun) < 10
 
 
 def test_another_recipe_is_refused(toy: Dataset, tmp_path: Path) -> None:
@@ -110,12 +134,9 @@ def test_progress_is_shown_on_request(toy: Dataset, tmp_path: Path, capsys: pyte
     assert "1/1" in shown.err
 
 
-def test_without_torch_the_message_names_the_extra(
-    toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_needs_no_torch(toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(MissingDependencyError, match=r"metaedit_fast\[train\]"):
-        make(toy, tmp_path)
+    assert len(make(toy, tmp_path, n_runs=4)) == 8
 
 
 def test_the_store_needs_no_torch(tmp_path: Path) -> None:
