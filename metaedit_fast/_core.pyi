@@ -125,6 +125,16 @@ def mlp_statistics(
     num_threads: int,
     isa: str | None = None,
 ) -> list[tuple[_Float32, _Float32, _Float32, _Float32]]: ...
+def mlp_evaluate(
+    models: Sequence[
+        tuple[MlpShape, _Float32, PanelRows, tuple[MlpShape, _Float32, PanelRows] | PanelRows | None],
+    ],
+    *,
+    cells: _Int64 | None,
+    n_counts: int,
+    num_threads: int,
+    isa: str | None = None,
+) -> tuple[NDArray[np.float64], _Int64]: ...
 def mlp_refine(
     models: Sequence[tuple[MlpShape, _Float32, PanelRows, MlpShape, _Float32, PanelRows, _Bool]],
     *,

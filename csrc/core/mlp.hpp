@@ -112,10 +112,23 @@ struct RefineTask {
     std::int64_t *n_values, *best_step;
 };
 
+// What a network predicts, compared with another's predictions and with labels; no logits are kept. At least one row.
+struct EvaluationTask {
+    MlpRun run;
+    // The other's ln p [rows][classes], or, where that is null, the other itself, with as many rows and classes.
+    const PanelRows* log_p;
+    MlpRun original;
+    double* divergence;         // mean JSD in nats; null: not wanted
+    const std::int64_t* cells;  // [rows], where in `counts` a row is counted if class 0 is predicted
+    std::int64_t* counts;       // [n_counts]; null: not wanted
+    std::int64_t n_counts;
+};
+
 // All tasks, the costliest first, on up to n_threads threads of this call's own (one of them the caller's).
 void mlp_logits(std::span<const LogitsTask> tasks, Isa isa, int n_threads);
 void mlp_divergence(std::span<const DivergenceTask> tasks, Isa isa, int n_threads);
 void mlp_statistics(std::span<const StatisticsTask> tasks, Isa isa, int n_threads);
+void mlp_evaluate(std::span<const EvaluationTask> tasks, Isa isa, int n_threads);
 void mlp_refine(std::span<const RefineTask> tasks, Isa isa, int n_threads);
 
 }  // namespace metaedit

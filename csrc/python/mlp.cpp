@@ -112,6 +112,7 @@ class Runs {
 
     std::size_t size() const { return runs_.size(); }
     const MlpRun& operator[](std::size_t i) const { return runs_[i]; }
+    const py::tuple& fields(std::size_t i) const { return kept_[i]; }
     py::handle field(std::size_t i, std::size_t which) const { return kept_[i][which]; }
     const py::array& keep(py::array array) {
         arrays_.push_back(std::move(array));
@@ -203,14 +204,94 @@ py::list statistics(const py::sequence& models, int num_threads, const std::opti
     return found;
 }
 
-// Of another model of the call: fields `first` to `first` + 2 of a tuple.
-MlpRun run_of(Runs& runs, std::size_t i, std::size_t first, const std::string& name) {
-    const auto* shape = runs.field(i, first).cast<const MlpShape*>();
-    const auto* rows = runs.field(i, first + 2).cast<const PanelRows*>();
+// What a model of the call is compared with: entries `first` to `first` + 2 of a tuple are a shape, θ and rows.
+MlpRun original_of(Runs& runs, std::size_t i, const py::tuple& fields, std::size_t first, const std::string& name) {
+    const MlpRun& run = runs[i];
+    const auto* shape = fields[first].cast<const MlpShape*>();
+    const auto* rows = fields[first + 2].cast<const PanelRows*>();
     if (shape == nullptr || rows == nullptr) throw py::type_error(name + ": expected a shape and rows, got None");
     const py::array& theta =
-        runs.keep(expect_array<float>(runs.field(i, first + 1), name + ".theta", {shape->n_parameters}));
+        runs.keep(expect_array<float>(fields[first + 1], name + ".theta", {shape->n_parameters}));
+    if (shape->n_outputs() != run.shape->n_outputs()) {
+        throw py::value_error(name + ": expected " + std::to_string(run.shape->n_outputs()) + " outputs, got " +
+                              std::to_string(shape->n_outputs()));
+    }
+    if (rows->n_features() != shape->n_inputs() || rows->n_rows() != run.rows->n_rows()) {
+        throw py::value_error(name + ".rows: expected shape " + text({run.rows->n_rows(), shape->n_inputs()}) +
+                              ", got " + text({rows->n_rows(), rows->n_features()}));
+    }
     return {shape, floats(theta), rows};
+}
+
+// The field `original` of a model of mlp_evaluate.
+void set_original(Runs& runs, std::size_t i, const py::object& given, EvaluationTask& task) {
+    const std::string name = "models[" + std::to_string(i) + "].original";
+    if (py::isinstance<py::tuple>(given) && py::len(given) == 3) {
+        task.original = original_of(runs, i, py::reinterpret_borrow<py::tuple>(given), 0, name);
+        return;
+    }
+    if (!py::isinstance<PanelRows>(given)) {
+        throw py::type_error(name + ": expected None, PanelRows or a tuple of 3, got " +
+                             py::str(py::type::of(given)).cast<std::string>());
+    }
+    task.log_p = given.cast<const PanelRows*>();
+    const Shape wanted{runs[i].rows->n_rows(), runs[i].shape->n_classes()};
+    const Shape got{task.log_p->n_rows(), task.log_p->n_features()};
+    if (got != wanted) throw py::value_error(name + ": expected shape " + text(wanted) + ", got " + text(got));
+}
+
+// Where the rows are counted; raises unless every count of every model falls into n_counts.
+const std::int64_t* cells_of(Runs& runs, const py::object& cells, std::int64_t n_counts) {
+    if (cells.is_none()) return nullptr;
+    const py::array& array = runs.keep(expect_array<std::int64_t>(cells, "cells", {kAny}));
+    const std::int64_t *begin = integers(array), *end = begin + array.size();
+    std::int64_t n_classes = 1;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        if (runs[i].rows->n_rows() != array.size()) {
+            throw py::value_error("cells: expected shape " + text({runs[i].rows->n_rows()}) + ", got " +
+                                  text({array.size()}));
+        }
+        n_classes = std::max(n_classes, runs[i].shape->n_classes());
+    }
+    const auto bad =
+        std::find_if(begin, end, [&](std::int64_t cell) { return cell < 0 || cell > n_counts - n_classes; });
+    if (bad != end) {
+        throw py::value_error("cells: expected 0 to n_counts - " + std::to_string(n_classes) + ", got " +
+                              std::to_string(*bad));
+    }
+    return begin;
+}
+
+py::tuple evaluate(const py::sequence& models, const py::object& cells, std::int64_t n_counts, int num_threads,
+                   const std::optional<std::string>& isa) {
+    const Isa level = level_of(isa, num_threads);
+    if (n_counts < 0) throw py::value_error("n_counts: expected 0 or more, got " + std::to_string(n_counts));
+    Runs runs(models, 4, true);
+    const std::int64_t* places = cells_of(runs, cells, n_counts);
+    const auto n_models = static_cast<py::ssize_t>(runs.size());
+    py::array_t<double> divergences(n_models);
+    std::fill_n(divergences.mutable_data(), n_models, std::numeric_limits<double>::quiet_NaN());
+    py::array_t<std::int64_t> counts(Shape{n_models, places == nullptr ? 0 : n_counts});
+    std::vector<EvaluationTask> tasks;
+    tasks.reserve(runs.size());
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        const auto at = static_cast<py::ssize_t>(i);
+        const auto original = py::reinterpret_borrow<py::object>(runs.field(i, 3));
+        EvaluationTask task{.run = runs[i],
+                            .log_p = nullptr,
+                            .original = {},
+                            .divergence = original.is_none() ? nullptr : divergences.mutable_data(at),
+                            .cells = places,
+                            .counts = places == nullptr ? nullptr : counts.mutable_data() + at * n_counts,
+                            .n_counts = n_counts};
+        if (!original.is_none()) set_original(runs, i, original, task);
+        tasks.push_back(task);
+    }
+    {
+        const py::gil_scoped_release released;
+        mlp_evaluate(tasks, level, num_threads);
+    }
+    return py::make_tuple(divergences, counts);
 }
 
 py::list refine(const py::sequence& models, std::int64_t steps, int num_threads,
@@ -225,17 +306,7 @@ py::list refine(const py::sequence& models, std::int64_t steps, int num_threads,
     for (std::size_t i = 0; i < runs.size(); ++i) {
         const std::string name = "models[" + std::to_string(i) + "]";
         const MlpRun& run = runs[i];
-        const MlpRun original = run_of(runs, i, 3, name + ".original");
-        if (original.shape->n_outputs() != run.shape->n_outputs()) {
-            throw py::value_error(name + ".original: expected " + std::to_string(run.shape->n_outputs()) +
-                                  " outputs, got " + std::to_string(original.shape->n_outputs()));
-        }
-        if (original.rows->n_features() != original.shape->n_inputs() ||
-            original.rows->n_rows() != run.rows->n_rows()) {
-            throw py::value_error(name + ".original.rows: expected shape " +
-                                  text({run.rows->n_rows(), original.shape->n_inputs()}) + ", got " +
-                                  text({original.rows->n_rows(), original.rows->n_features()}));
-        }
+        const MlpRun original = original_of(runs, i, runs.fields(i), 3, name + ".original");
         const py::array& free =
             runs.keep(expect_array<bool>(runs.field(i, 6), name + ".free", {run.shape->n_parameters}));
         thetas.push_back(poisoned({run.shape->n_parameters}));
@@ -276,6 +347,11 @@ constexpr const char* kDivergenceDoc =
 constexpr const char* kStatisticsDoc =
     "(mean [neurons], std [neurons], E[g²] [linear outputs], E[a² g²] [weights]) of each model (MlpShape, θ,\n"
     "PanelRows); see metaedit_fast.models.statistics. Raises ValueError for no rows.";
+constexpr const char* kEvaluateDoc =
+    "(mean JSD in nats [models], counts int64 [models, n_counts]) of models (MlpShape, θ, PanelRows, original); an\n"
+    "original is another (MlpShape, θ, PanelRows), the PanelRows of its log-probabilities, or None, which gives NaN.\n"
+    "A row is counted at cells[row] (int64) plus the class that is predicted for it; without cells there are no\n"
+    "counts. Raises ValueError for no rows, other shapes, or cells beyond n_counts.";
 constexpr const char* kRefineDoc =
     "(θ, mean JSD at the start and at each trial, index of the lowest) of each model (MlpShape, θ, PanelRows, and\n"
     "the same of its original, bool [parameters]: which may change); see metaedit_fast.editing.refine. Raises\n"
@@ -294,6 +370,8 @@ void bind_mlp(py::module_& m) {
           py::arg("isa") = py::none(), kDivergenceDoc);
     m.def("mlp_statistics", &statistics, py::arg("models"), py::kw_only(), py::arg("num_threads"),
           py::arg("isa") = py::none(), kStatisticsDoc);
+    m.def("mlp_evaluate", &evaluate, py::arg("models"), py::kw_only(), py::arg("cells"), py::arg("n_counts"),
+          py::arg("num_threads"), py::arg("isa") = py::none(), kEvaluateDoc);
     m.def("mlp_refine", &refine, py::arg("models"), py::kw_only(), py::arg("steps"), py::arg("num_threads"),
           py::arg("isa") = py::none(), kRefineDoc);
 }

@@ -25,6 +25,7 @@ from metaedit_fast.threads import thread_count
 
 Float32 = NDArray[np.float32]
 Statistics = tuple[Float32, Float32, Float32, Float32]
+Item = tuple[_core.MlpShape, Float32, _core.PanelRows]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -84,14 +85,14 @@ def logits_of(
     mlps: Sequence[MLP], x: ArrayLike, *, num_threads: int | None = None, isa: str | None = None
 ) -> list[Float32]:
     """``logits`` of many models on the same rows."""
-    return _core.mlp_logits(_items(mlps, x), log_probabilities=False, num_threads=thread_count(num_threads), isa=isa)
+    return _core.mlp_logits(items_of(mlps, x), log_probabilities=False, num_threads=thread_count(num_threads), isa=isa)
 
 
 def log_proba_of_all(
     mlps: Sequence[MLP], x: ArrayLike, *, num_threads: int | None = None, isa: str | None = None
 ) -> list[Float32]:
     """``log_proba`` of many models on the same rows."""
-    return _core.mlp_logits(_items(mlps, x), log_probabilities=True, num_threads=thread_count(num_threads), isa=isa)
+    return _core.mlp_logits(items_of(mlps, x), log_probabilities=True, num_threads=thread_count(num_threads), isa=isa)
 
 
 def values_and_gradients(
@@ -103,7 +104,7 @@ def values_and_gradients(
     isa: str | None = None,
 ) -> list[tuple[float, Float32]]:
     """``value_and_gradient`` of many models, each with its own ``log_p``, on the same rows."""
-    items = [(*item, p) for item, p in zip(_items(mlps, x), log_p, strict=True)]
+    items = [(*item, p) for item, p in zip(items_of(mlps, x), log_p, strict=True)]
     return _core.mlp_divergence(items, num_threads=thread_count(num_threads), isa=isa)
 
 
@@ -111,7 +112,7 @@ def probe_statistics_of(
     mlps: Sequence[MLP], x: ArrayLike, *, num_threads: int | None = None, isa: str | None = None
 ) -> list[Statistics]:
     """``probe_statistics`` of many models on the same rows."""
-    return _core.mlp_statistics(_items(mlps, x), num_threads=thread_count(num_threads), isa=isa)
+    return _core.mlp_statistics(items_of(mlps, x), num_threads=thread_count(num_threads), isa=isa)
 
 
 def refined(
@@ -129,12 +130,12 @@ def refined(
     ``free`` holds bool ``[n_parameters]`` for each: which parameters may change.
     Raises ``ValueError`` for no rows, negative ``steps``, or an original with another number of outputs.
     """
-    both = _items([*edited, *originals], x)
+    both = items_of([*edited, *originals], x)
     items = [(*e, *o, f) for e, o, f in zip(both[: len(edited)], both[len(edited) :], free, strict=True)]
     return _core.mlp_refine(items, steps=steps, num_threads=thread_count(num_threads), isa=isa)
 
 
-def _items(mlps: Sequence[MLP], x: ArrayLike) -> list[tuple[_core.MlpShape, Float32, _core.PanelRows]]:
+def items_of(mlps: Sequence[MLP], x: ArrayLike) -> list[Item]:
     """The models with their rows; models with the same normalisation share one copy of the rows."""
     shared: dict[tuple[int, bytes | None, bytes | None], _core.PanelRows] = {}
     items = []

@@ -55,10 +55,11 @@ struct ClassTerms {
         const V y = S::mul(d, S::all(0.5F)), squared = S::mul(y, y), size = S::abs(d);
         const V near_cosh = S::mul(squared, polynomial<S>(squared, kLogCosh));
         const V near_spread = S::mul(squared, polynomial<S>(squared, kSpread));
-        // From |d| = 1 on with e = exp(-|d|): ln cosh(y) = |y| + ln(1 + e) - ln 2, tanh|y| = 1 - 2 e / (1 + e).
-        const V e = exp_of_negative<S>(negative<S>(size));
-        const V gap = S::sub(S::all(kLn2), log1p_of_small<S>(S::if_less(size, S::all(1.0F), S::all(0.0F), e)));
-        const V drop = S::div(S::mul(size, e), S::add(S::all(1.0F), e));
+        // From |d| = 1 on with e = exp(-|d|), which is the ratio of p and q:
+        // ln cosh(y) = |y| + ln(1 + e) - ln 2, tanh|y| = 1 - 2 e / (1 + e).
+        const V small = S::min(p, q), large = S::max(p, q), both = S::add(p, q);
+        const V gap = S::sub(S::all(kLn2), twice_atanh<S>(S::div(small, S::add(large, both))));
+        const V drop = S::mul(size, S::div(small, both));
         const V far_cosh = S::sub(S::mul(size, S::all(0.5F)), gap);
         const V far_spread = S::mul(S::all(2.0F), S::sub(gap, drop));
         spread = S::if_less(size, S::all(1.0F), near_spread, far_spread);
@@ -66,8 +67,8 @@ struct ClassTerms {
     }
 };
 
-template <class S>
-METAEDIT_INLINE void divergence(const Divergence& op) {
+template <class S, bool kGradient>
+METAEDIT_INLINE void divergence_of(const Divergence& op) {
     using V = typename S::V;
     const std::int64_t hidden = op.n_classes - op.n_outputs;  // 1 where class 0 has no output
     V total = S::all(0.0F);
@@ -77,20 +78,51 @@ METAEDIT_INLINE void divergence(const Divergence& op) {
             const std::int64_t at = c * kPanelRows + lane;
             const ClassTerms<S> terms(S::load(op.log_p + at), S::load(op.log_q + at));
             sum = S::fma(S::add(terms.p, terms.q), terms.spread, sum);
-            mean_slope = S::fma(terms.q, terms.slope, mean_slope);
+            if constexpr (kGradient) {
+                mean_slope = S::fma(terms.q, terms.slope, mean_slope);
+                S::store(op.log_q + at, terms.q);
+                if (c >= hidden) S::store(op.gradient + at - hidden * kPanelRows, terms.slope);
+            }
         }
         const V keeps = S::load(op.keeps + lane);
         // Probabilities that add up to a little over 1 must not lead past the bound.
         total = S::fma(S::min(S::all(kLn2), S::mul(S::all(0.25F), sum)), keeps, total);
-        const V weight = S::mul(keeps, S::all(op.weight));
-        for (std::int64_t c = hidden; c < op.n_classes; ++c) {
-            const std::int64_t at = c * kPanelRows + lane;
-            const ClassTerms<S> terms(S::load(op.log_p + at), S::load(op.log_q + at));
-            const V gradient = S::mul(terms.q, S::sub(terms.slope, mean_slope));
-            S::store(op.gradient + at - hidden * kPanelRows, S::mul(gradient, weight));
+        if constexpr (kGradient) {
+            const V weight = S::mul(keeps, S::all(op.weight));
+            for (std::int64_t c = hidden; c < op.n_classes; ++c) {
+                float* at = op.gradient + (c - hidden) * kPanelRows + lane;
+                const V q = S::load(op.log_q + c * kPanelRows + lane);
+                S::store(at, S::mul(S::mul(q, S::sub(S::load(at), mean_slope)), weight));
+            }
         }
     }
     *op.sum += static_cast<double>(S::sum(total));
+}
+
+template <class S>
+METAEDIT_INLINE void divergence(const Divergence& op) {
+    if (op.gradient != nullptr) return divergence_of<S, true>(op);
+    divergence_of<S, false>(op);
+}
+
+// As numpy.argmax does: the first of the largest, and a NaN is larger than all. One output stands for (0, z), and a
+// NaN of it for class 0.
+template <class S>
+METAEDIT_INLINE void predict(const Predict& op) {
+    using V = typename S::V;
+    const V zero = S::all(0.0F), one = S::all(1.0F);
+    for (std::int64_t lane = 0; lane < kPanelRows; lane += S::kLanes) {
+        V largest = S::load(op.logits + lane), found = zero;
+        if (op.n == 1) found = S::if_less(zero, largest, one, zero);
+        for (std::int64_t c = 1; c < op.n; ++c) {
+            const V z = S::load(op.logits + c * kPanelRows + lane), here = S::all(static_cast<float>(c));
+            const V among_numbers = S::if_less(largest, z, here, found);
+            const V beside_nan = S::if_equal(largest, largest, here, found);
+            found = S::if_equal(z, z, among_numbers, beside_nan);
+            largest = S::if_equal(largest, largest, S::if_equal(z, z, S::max(largest, z), z), largest);
+        }
+        S::store(op.classes + lane, found);
+    }
 }
 
 // For one or two classes the only direction is that of the logit difference, for more there is one a class; a

@@ -58,6 +58,9 @@ METAEDIT_ENTRY log_softmax(const mlp::LogSoftmax& op) {
 METAEDIT_ENTRY divergence(const mlp::Divergence& op) {
     mlp::divergence<Lanes>(op);
 }
+METAEDIT_ENTRY predict(const mlp::Predict& op) {
+    mlp::predict<Lanes>(op);
+}
 METAEDIT_ENTRY fisher_direction(const mlp::FisherDirection& op) {
     mlp::fisher_direction<Lanes>(op);
 }
@@ -87,6 +90,7 @@ constinit const mlp::Kernels mlp_kernels = {
     .moments = &moments,
     .log_softmax = &log_softmax,
     .divergence = &divergence,
+    .predict = &predict,
     .fisher_direction = &fisher_direction,
     .dot = &dot,
     .add_scaled = &add_scaled,

@@ -113,12 +113,20 @@ struct LogSoftmax {
 // Adds the panel's sum of JSD(p, q) to *sum, and writes the gradient of `weight` times it with respect to the
 // logits of q.
 struct Divergence {
-    const float *log_p, *log_q;
+    const float* log_p;
+    float* log_q;  // becomes q where there is a gradient
     std::int64_t n_outputs, n_classes;
     const float* keeps;
     float weight;
-    float* gradient;  // [n_outputs][64]
+    float* gradient;  // [n_outputs][64]; null: not wanted
     double* sum;
+};
+
+// The class that each row of logits [n][64] stands for, as a float.
+struct Predict {
+    const float* logits;
+    std::int64_t n;
+    float* classes;  // [64]
 };
 
 // A direction at the logits whose backpropagated squares are a term of the Fisher information.
@@ -161,6 +169,7 @@ struct Kernels {
     void (*moments)(const Moments&);
     void (*log_softmax)(const LogSoftmax&);
     void (*divergence)(const Divergence&);
+    void (*predict)(const Predict&);
     void (*fisher_direction)(const FisherDirection&);
     void (*dot)(const float* x, const float* y, std::int64_t n, double* out);
     void (*add_scaled)(const AddScaled&);

@@ -208,7 +208,7 @@ float* Network::output_gradient(std::int64_t panel) {
     return at(gradients_, static_cast<std::int64_t>(run_.shape->layers.size()) - 1, panel);
 }
 
-const float* Network::log_probabilities(std::int64_t panel) {
+float* Network::log_probabilities(std::int64_t panel) {
     float* log_p = class_buffer_.of_size(run_.shape->n_classes() * kPanelRows);
     kernels_.log_softmax({logits(panel), run_.shape->n_outputs(), log_p});
     return log_p;

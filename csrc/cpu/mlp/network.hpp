@@ -49,8 +49,9 @@ class Network {
     Features linear_gradient(std::int64_t layer) const;
     const float* logits(std::int64_t panel) const;
     float* output_gradient(std::int64_t panel);
-    // ln of the class probabilities of a panel of the chunk, [classes][64]; valid until the next call.
-    const float* log_probabilities(std::int64_t panel);
+    // ln of the class probabilities of a panel of the chunk, [classes][64]; valid until the next call, and free to
+    // overwrite.
+    float* log_probabilities(std::int64_t panel);
     // 1 for the rows of a panel, counted from the first of all, that exist.
     const float* keeps(std::int64_t panel);
 

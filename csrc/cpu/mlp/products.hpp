@@ -92,46 +92,75 @@ METAEDIT_INLINE void sparse_product(const SparseProduct& op) {
     }
 }
 
-// Sums over rows are sums across lanes. They are taken for kLanes pairs of features together, in a tree of
-// additions that transposes: kA features of a by 4 of b. Behind the last feature a tile repeats it.
-template <class S>
-METAEDIT_INLINE void row_products(const RowProducts& op) {
+// Sums over rows are sums across lanes. They are taken for kLanes pairs of features together, in a tree of additions
+// that transposes: a tile of kA features of a by kB of b. What a tile reads from a1 and b1 on it does not write.
+template <class S, int kA, int kB>
+METAEDIT_INLINE void row_products_tile(const RowProducts& op, std::int64_t i, std::int64_t a1, std::int64_t j,
+                                       std::int64_t b1) {
     using V = typename S::V;
-    constexpr int kB = S::kLanes < 4 ? 1 : 4, kA = S::kLanes / kB;
-    for (std::int64_t i = 0; i < op.a.n; i += kA) {
-        for (std::int64_t j = 0; j < op.b.n; j += kB) {
-            const float* a[kA];
-            const float* b[kB];
+    static_assert(kA * kB == S::kLanes);
+    const float* a[kA];
+    const float* b[kB];
+    METAEDIT_UNROLL
+    for (int r = 0; r < kA; ++r) a[r] = op.a.values + (i + r < op.a.n ? i + r : op.a.n - 1) * kPanelRows;
+    METAEDIT_UNROLL
+    for (int s = 0; s < kB; ++s) b[s] = op.b.values + (j + s < op.b.n ? j + s : op.b.n - 1) * kPanelRows;
+    V sums[S::kLanes];
+    METAEDIT_UNROLL
+    for (int t = 0; t < S::kLanes; ++t) sums[t] = S::all(0.0F);
+    for (std::int64_t panel = 0; panel < op.a.n_panels; ++panel) {
+        const std::int64_t from_a = panel * op.a.n * kPanelRows, from_b = panel * op.b.n * kPanelRows;
+        for (std::int64_t lane = 0; lane < kPanelRows; lane += S::kLanes) {
+            V y[kB];
             METAEDIT_UNROLL
-            for (int r = 0; r < kA; ++r) a[r] = op.a.values + (i + r < op.a.n ? i + r : op.a.n - 1) * kPanelRows;
+            for (int s = 0; s < kB; ++s) y[s] = S::load(b[s] + from_b + lane);
             METAEDIT_UNROLL
-            for (int s = 0; s < kB; ++s) b[s] = op.b.values + (j + s < op.b.n ? j + s : op.b.n - 1) * kPanelRows;
-            V sums[S::kLanes];
-            METAEDIT_UNROLL
-            for (int t = 0; t < S::kLanes; ++t) sums[t] = S::all(0.0F);
-            for (std::int64_t panel = 0; panel < op.a.n_panels; ++panel) {
-                const std::int64_t from_a = panel * op.a.n * kPanelRows, from_b = panel * op.b.n * kPanelRows;
-                for (std::int64_t lane = 0; lane < kPanelRows; lane += S::kLanes) {
-                    V y[kB];
-                    METAEDIT_UNROLL
-                    for (int s = 0; s < kB; ++s) y[s] = S::load(b[s] + from_b + lane);
-                    METAEDIT_UNROLL
-                    for (int r = 0; r < kA; ++r) {
-                        const V x = S::load(a[r] + from_a + lane);
-                        METAEDIT_UNROLL
-                        for (int s = 0; s < kB; ++s) sums[r * kB + s] = S::fma(x, y[s], sums[r * kB + s]);
-                    }
-                }
-            }
-            float tile[S::kLanes];
-            S::store(tile, S::sums_of(sums));
-            for (int r = 0; r < kA && i + r < op.a.n; ++r) {
-                float* out = op.out + (i + r) * op.b.n + j;
-                for (int s = 0; s < kB && j + s < op.b.n; ++s) {
-                    out[s] = op.add ? out[s] + tile[r * kB + s] : tile[r * kB + s];
-                }
+            for (int r = 0; r < kA; ++r) {
+                const V x = S::load(a[r] + from_a + lane);
+                METAEDIT_UNROLL
+                for (int s = 0; s < kB; ++s) sums[r * kB + s] = S::fma(x, y[s], sums[r * kB + s]);
             }
         }
+    }
+    float tile[S::kLanes];
+    S::store(tile, S::sums_of(sums));
+    for (int r = 0; r < kA && i + r < a1; ++r) {
+        float* out = op.out + (i + r) * op.b.n + j;
+        if (j + kB <= b1 && !op.add) {
+            for (int s = 0; s < kB; ++s) out[s] = tile[r * kB + s];
+        } else {
+            for (int s = 0; s < kB && j + s < b1; ++s) out[s] = tile[r * kB + s] + (op.add ? out[s] : 0.0F);
+        }
+    }
+}
+
+// Features a0 to a1 by b0 to b1. So many features of b as the first-level cache holds beside a's go with all of a's.
+template <class S, int kA, int kB>
+METAEDIT_INLINE void row_products_of(const RowProducts& op, std::int64_t a0, std::int64_t a1, std::int64_t b0,
+                                     std::int64_t b1) {
+    constexpr std::int64_t kBlock = 16;
+    for (std::int64_t block = b0; block < b1; block += kBlock) {
+        const std::int64_t end = block + kBlock < b1 ? block + kBlock : b1;
+        for (std::int64_t i = a0; i < a1; i += kA) {
+            for (std::int64_t j = block; j < end; j += kB) row_products_tile<S, kA, kB>(op, i, a1, j, b1);
+        }
+    }
+}
+
+template <class S>
+METAEDIT_INLINE void row_products(const RowProducts& op) {
+    if constexpr (S::kLanes == 16) {
+        // What is left of a square tile's 4 features is 1 or 2 by more of the others, or 3 in one more tile.
+        const auto square = [](std::int64_t n) { return n % 4 == 3 ? n : n / 4 * 4; };
+        const std::int64_t a1 = square(op.a.n), b1 = square(op.b.n);
+        row_products_of<S, 4, 4>(op, 0, a1, 0, b1);
+        if (op.b.n - b1 == 2) row_products_of<S, 8, 2>(op, 0, op.a.n, b1, op.b.n);
+        if (op.b.n - b1 == 1) row_products_of<S, 16, 1>(op, 0, op.a.n, b1, op.b.n);
+        if (op.a.n - a1 == 2) row_products_of<S, 2, 8>(op, a1, op.a.n, 0, b1);
+        if (op.a.n - a1 == 1) row_products_of<S, 1, 16>(op, a1, op.a.n, 0, b1);
+    } else {
+        constexpr int kB = S::kLanes < 4 ? 1 : 4;
+        row_products_of<S, S::kLanes / kB, kB>(op, 0, op.a.n, 0, op.b.n);
     }
 }
 
@@ -197,13 +226,27 @@ METAEDIT_INLINE void sparse_row_products(const SparseRowProducts& op) {
 
 template <class S>
 METAEDIT_INLINE void row_sums(const RowSums& op) {
-    for (std::int64_t i = 0; i < op.x.n; ++i) {
-        typename S::V sum = S::all(0.0F);
-        for (std::int64_t panel = 0; panel < op.x.n_panels; ++panel) {
-            const float* x = op.x.values + (panel * op.x.n + i) * kPanelRows;
-            for (std::int64_t lane = 0; lane < kPanelRows; lane += S::kLanes) sum = S::add(sum, S::load(x + lane));
+    using V = typename S::V;
+    for (std::int64_t first = 0; first < op.x.n; first += S::kLanes) {
+        V sums[S::kLanes];
+        for (int r = 0; r < S::kLanes; ++r) {
+            const std::int64_t i = first + r < op.x.n ? first + r : op.x.n - 1;
+            V sum = S::all(0.0F);
+            for (std::int64_t panel = 0; panel < op.x.n_panels; ++panel) {
+                const float* x = op.x.values + (panel * op.x.n + i) * kPanelRows;
+                for (std::int64_t lane = 0; lane < kPanelRows; lane += 4 * S::kLanes) {
+                    const V low = S::add(S::load(x + lane), S::load(x + lane + S::kLanes));
+                    const V high = S::add(S::load(x + lane + 2 * S::kLanes), S::load(x + lane + 3 * S::kLanes));
+                    sum = S::add(sum, S::add(low, high));
+                }
+            }
+            sums[r] = sum;
         }
-        op.out[i] = op.add ? op.out[i] + S::sum(sum) : S::sum(sum);
+        float found[S::kLanes];
+        S::store(found, S::sums_of(sums));
+        for (int r = 0; r < S::kLanes && first + r < op.x.n; ++r) {
+            op.out[first + r] = found[r] + (op.add ? op.out[first + r] : 0.0F);
+        }
     }
 }
 
