@@ -126,9 +126,7 @@ def mlp_statistics(
     isa: str | None = None,
 ) -> list[tuple[_Float32, _Float32, _Float32, _Float32]]: ...
 def mlp_evaluate(
-    models: Sequence[
-        tuple[MlpShape, _Float32, PanelRows, tuple[MlpShape, _Float32, PanelRows] | PanelRows | None],
-    ],
+    models: Sequence[tuple[MlpShape, _Float32, PanelRows, tuple[MlpShape, _Float32, PanelRows] | PanelRows | None],],
     *,
     cells: _Int64 | None,
     n_counts: int,

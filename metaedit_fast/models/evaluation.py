@@ -87,7 +87,9 @@ def evaluate(
     )
 
 
-def _others(originals: Sequence[MLP | _core.PanelRows] | None, x: ArrayLike, n: int) -> Sequence[native.Item | _core.PanelRows | None]:
+def _others(
+    originals: Sequence[MLP | _core.PanelRows] | None, x: ArrayLike, n: int
+) -> Sequence[native.Item | _core.PanelRows | None]:
     if originals is None:
         return [None] * n
     runs = iter(native.items_of([o for o in originals if isinstance(o, MLP)], x))

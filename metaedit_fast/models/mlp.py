@@ -121,8 +121,9 @@ class MLP:
         return native.log_proba(self, x) if dtype is np.float32 else log_proba_of(self.logits(x, dtype))
 
     def predict(self, x: ArrayLike) -> NDArray[np.intp]:
-        """The most probable class of each row."""
-        return np.asarray(np.argmax(self.log_proba(x), axis=1), np.intp)
+        """The class of each row's largest logit, the first of equals; for one output, is it above 0."""
+        logits = self.logits(x)
+        return np.asarray(logits[:, 0] > 0 if logits.shape[1] == 1 else np.argmax(logits, axis=1), np.intp)
 
     def content_hash(self) -> str:
         """sha256 over architecture, parameters and normalisation, in hex."""

@@ -7,47 +7,79 @@
 
 namespace metaedit::mlp {
 
-// What a value of the target begins with, and how it is written.
-template <class S>
-METAEDIT_INLINE typename S::V initial(const Target& to, std::int64_t m, std::int64_t lane) {
-    if (to.bias != nullptr) return S::all(to.bias[m]);
-    return to.add ? S::load(to.c + m * kPanelRows + lane) : S::all(0.0F);
+// The same pointer, of unknown origin: GCC would keep the addresses of all rows of a tile in registers and on the
+// stack, as sums of what two pointers have in common, where a pointer and a constant do.
+template <class T>
+METAEDIT_INLINE T* plain(T* pointer) {
+#ifdef __GNUC__
+    __asm__("" : "+r"(pointer));
+#endif
+    return pointer;
 }
 
-template <class S>
-METAEDIT_INLINE void finish(const Target& to, std::int64_t m, std::int64_t lane, typename S::V sum) {
-    const std::int64_t at = m * kPanelRows + lane;
-    S::store(to.c + at, to.factor != nullptr ? S::mul(sum, S::load(to.factor + at)) : sum);
-}
-
-// kRows values of c for kVectors vectors of rows of the panel.
+// kRows values of a target from `first` on by kVectors vectors of rows from `lane` on. One choice for all of them, not
+// one for each.
 template <class S, int kRows, int kVectors>
-METAEDIT_INLINE void product_tile(const Product& op, std::int64_t first, std::int64_t lane) {
-    using V = typename S::V;
-    V sums[kRows][kVectors];
+METAEDIT_INLINE void begin_tile(const Target& to, std::int64_t first, std::int64_t lane,
+                                typename S::V (&sums)[kRows][kVectors]) {
+    const float* bias = to.bias;
+    METAEDIT_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+        const typename S::V start = S::all(bias != nullptr ? bias[first + r] : 0.0F);
+        METAEDIT_UNROLL
+        for (int j = 0; j < kVectors; ++j) sums[r][j] = start;
+    }
+    if (bias != nullptr || !to.add) return;
+    const float* c = plain(to.c + first * kPanelRows + lane);
     METAEDIT_UNROLL
     for (int r = 0; r < kRows; ++r) {
         METAEDIT_UNROLL
-        for (int j = 0; j < kVectors; ++j) sums[r][j] = initial<S>(op.to, first + r, lane + j * S::kLanes);
+        for (int j = 0; j < kVectors; ++j) sums[r][j] = S::load(c + r * kPanelRows + j * S::kLanes);
     }
-    const float* a = op.a + first * op.row_stride;
-    const float* b = op.b + lane;
-    for (std::int64_t k = 0; k < op.n_b; ++k, a += op.column_stride, b += kPanelRows) {
-        V x[kVectors];
-        METAEDIT_UNROLL
-        for (int j = 0; j < kVectors; ++j) x[j] = S::load(b + j * S::kLanes);
+}
+
+template <class S, int kRows, int kVectors>
+METAEDIT_INLINE void end_tile(const Target& to, std::int64_t first, std::int64_t lane,
+                              typename S::V (&sums)[kRows][kVectors]) {
+    const std::int64_t at = first * kPanelRows + lane;
+    float* c = plain(to.c + at);
+    if (to.factor != nullptr) {
+        const float* factor = plain(to.factor + at);
         METAEDIT_UNROLL
         for (int r = 0; r < kRows; ++r) {
-            const V weight = S::all(a[r * op.row_stride]);
             METAEDIT_UNROLL
-            for (int j = 0; j < kVectors; ++j) sums[r][j] = S::fma(weight, x[j], sums[r][j]);
+            for (int j = 0; j < kVectors; ++j) {
+                sums[r][j] = S::mul(sums[r][j], S::load(factor + r * kPanelRows + j * S::kLanes));
+            }
         }
     }
     METAEDIT_UNROLL
     for (int r = 0; r < kRows; ++r) {
         METAEDIT_UNROLL
-        for (int j = 0; j < kVectors; ++j) finish<S>(op.to, first + r, lane + j * S::kLanes, sums[r][j]);
+        for (int j = 0; j < kVectors; ++j) S::store(c + r * kPanelRows + j * S::kLanes, sums[r][j]);
     }
+}
+
+template <class S, int kRows, int kVectors>
+METAEDIT_INLINE void product_tile(const Product& op, std::int64_t first, std::int64_t lane) {
+    using V = typename S::V;
+    V sums[kRows][kVectors];
+    begin_tile<S>(op.to, first, lane, sums);
+    const float* a = op.a + first * op.row_stride;
+    const float* b = op.b + lane;
+    const std::int64_t row_stride = op.row_stride, column_stride = op.column_stride, n_b = op.n_b;
+    for (std::int64_t k = 0; k < n_b; ++k, a += column_stride, b += kPanelRows) {
+        V x[kVectors];
+        METAEDIT_UNROLL
+        for (int j = 0; j < kVectors; ++j) x[j] = S::load(b + j * S::kLanes);
+        METAEDIT_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+            const V weight = S::all(a[r * row_stride]);
+            METAEDIT_UNROLL
+            for (int j = 0; j < kVectors; ++j) sums[r][j] = S::fma(weight, x[j], sums[r][j]);
+        }
+    }
+    end_tile<S>(op.to, first, lane, sums);
 }
 
 template <class S, int kRows>
@@ -75,19 +107,19 @@ template <class S>
 METAEDIT_INLINE void sparse_product(const SparseProduct& op) {
     using V = typename S::V;
     constexpr int kVectors = 4;
+    const float* values = op.values;
+    const std::int32_t *starts = op.starts, *columns = op.columns;
     for (std::int64_t m = 0; m < op.to.n; ++m) {
         for (std::int64_t lane = 0; lane < kPanelRows; lane += kVectors * S::kLanes) {
-            V sums[kVectors];
-            METAEDIT_UNROLL
-            for (int j = 0; j < kVectors; ++j) sums[j] = initial<S>(op.to, m, lane + j * S::kLanes);
-            for (std::int32_t k = op.starts[m]; k < op.starts[m + 1]; ++k) {
-                const V weight = S::all(op.values[k]);
-                const float* b = op.b + op.columns[k] * kPanelRows + lane;
+            V sums[1][kVectors];
+            begin_tile<S>(op.to, m, lane, sums);
+            for (std::int32_t k = starts[m]; k < starts[m + 1]; ++k) {
+                const V weight = S::all(values[k]);
+                const float* b = op.b + columns[k] * kPanelRows + lane;
                 METAEDIT_UNROLL
-                for (int j = 0; j < kVectors; ++j) sums[j] = S::fma(weight, S::load(b + j * S::kLanes), sums[j]);
+                for (int j = 0; j < kVectors; ++j) sums[0][j] = S::fma(weight, S::load(b + j * S::kLanes), sums[0][j]);
             }
-            METAEDIT_UNROLL
-            for (int j = 0; j < kVectors; ++j) finish<S>(op.to, m, lane + j * S::kLanes, sums[j]);
+            end_tile<S>(op.to, m, lane, sums);
         }
     }
 }
