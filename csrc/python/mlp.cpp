@@ -210,8 +210,7 @@ MlpRun original_of(Runs& runs, std::size_t i, const py::tuple& fields, std::size
     const auto* shape = fields[first].cast<const MlpShape*>();
     const auto* rows = fields[first + 2].cast<const PanelRows*>();
     if (shape == nullptr || rows == nullptr) throw py::type_error(name + ": expected a shape and rows, got None");
-    const py::array& theta =
-        runs.keep(expect_array<float>(fields[first + 1], name + ".theta", {shape->n_parameters}));
+    const py::array& theta = runs.keep(expect_array<float>(fields[first + 1], name + ".theta", {shape->n_parameters}));
     if (shape->n_outputs() != run.shape->n_outputs()) {
         throw py::value_error(name + ": expected " + std::to_string(run.shape->n_outputs()) + " outputs, got " +
                               std::to_string(shape->n_outputs()));

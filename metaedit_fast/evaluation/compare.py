@@ -13,7 +13,7 @@ from metaedit_fast.editing.blas import one_blas_thread
 from metaedit_fast.editing.editor import Editor
 from metaedit_fast.editing.refine import refine
 from metaedit_fast.evaluation.baselines.pruning import prune
-from metaedit_fast.models.divergence import accuracy, jsd
+from metaedit_fast.models.evaluation import evaluate, predictions_of
 from metaedit_fast.models.mlp import MLP
 
 Method = Callable[[MLP, float], MLP]
@@ -77,7 +77,7 @@ def compare(
 
     ``runs [M]`` tells which training run a model comes from. ``report`` is called with each row as it is done.
     """
-    original = [mlp.log_proba(x) for mlp in mlps]
+    originals = predictions_of(mlps, x)
     rows = []
     for name, method in methods.items():
         for sparsity in sparsities:
@@ -86,16 +86,15 @@ def compare(
                 started = time.perf_counter()
                 edited = [method(mlp, sparsity) for mlp in mlps]
                 elapsed = time.perf_counter() - started
-            divergence = np.array(
-                [float(jsd(log_p, e.log_proba(x)).mean()) for log_p, e in zip(original, edited, strict=True)]
-            )
+            found = evaluate(edited, x, y, originals=originals)
+            assert found.jsd is not None
             rows.append(
                 Row(
                     method=name,
                     sparsity=sparsity,
-                    jsd_mean=float(divergence.mean()),
-                    jsd_se=clustered_standard_error(divergence, runs),
-                    accuracy_mean=float(np.mean([accuracy(e, x, y) for e in edited])),
+                    jsd_mean=float(found.jsd.mean()),
+                    jsd_se=clustered_standard_error(found.jsd, runs),
+                    accuracy_mean=float(found.accuracy.mean()),
                     ms_per_model=1e3 * elapsed / len(mlps),
                     models=len(mlps),
                 )

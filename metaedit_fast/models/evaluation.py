@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from metaedit_fast import _core
 from metaedit_fast.models import native
 from metaedit_fast.models.mlp import MLP
+from metaedit_fast.threads import thread_count
 
 Int64 = NDArray[np.int64]
 
@@ -80,7 +81,7 @@ def evaluate(
         n_counts = shape[0] * shape[1] * shape[2]
     tasks = [(*item, other) for item, other in zip(items, _others(originals, x, len(mlps)), strict=True)]
     divergence, counts = _core.mlp_evaluate(
-        tasks, cells=cells, n_counts=n_counts, num_threads=native.thread_count(num_threads), isa=isa
+        tasks, cells=cells, n_counts=n_counts, num_threads=thread_count(num_threads), isa=isa
     )
     return Evaluation(
         None if originals is None else divergence, None if shape is None else counts.reshape(len(mlps), *shape)

@@ -68,7 +68,8 @@ METAEDIT_INLINE typename S::V log_from_one(typename S::V x) {
 }
 
 // 2^r for |r| <= 1/2, highest power first
-inline constexpr float kExp2Near[6] = {0.00132764713F, 0.00967554096F, 0.0555071309F, 0.240221202F, 0.693146944F, 1.00000012F};
+inline constexpr float kExp2Near[6] = {0.00132764713F, 0.00967554096F, 0.0555071309F,
+                                       0.240221202F,   0.693146944F,   1.00000012F};
 // Beyond it e^x or e^-x is not a normal number.
 inline constexpr float kSigmoidFar = 87.0F;
 
