@@ -13,12 +13,14 @@ namespace metaedit::mlp {
 // across lanes once for 256 rows, and a usual network's values still fit the second-level cache.
 inline constexpr std::int64_t kChunkPanels = 4;
 
-// Where a product goes: c[m] = (begin + the product) factor[m], in panels. It begins with bias[m] unless that is null,
-// else with what c[m] holds if `add`, else with 0. A null factor is 1.
+// Where a product goes, in panels: c[m] = begin + the product. It begins with bias[m] unless that is null, else with
+// what c[m] holds if `add`, else with 0. Then one of these, the activation's or that of its derivative:
+// `rectify`: 0 where it is below; `factor`: times factor[m]; `gate`: 0 where gate[m], what a rectifier gave, is 0.
 struct Target {
     const float* bias;
     bool add;
-    const float* factor;
+    bool rectify;
+    const float *factor, *gate;  // null: not these
     float* c;
     std::int64_t n;
 };
@@ -137,13 +139,15 @@ struct FisherDirection {
     float* gradient;  // [n_outputs][64]
 };
 
-// Vectors of n times 64 floats: out = y + factor x.
+// Vectors of n times 64 floats: out = y + factor x, and *dot = out · z on the way.
 struct AddScaled {
     const float* x;
     float factor;
     const float* y;  // null: 0
     float* out;
     std::int64_t n;
+    const float* z;  // null: not wanted
+    double* dot;
 };
 
 // out = (x + floor)^-0.375.

@@ -29,11 +29,14 @@ class Lbfgs {
         Buffer step_buffer, change_buffer;
         float *step, *change;
         float inverse;  // 1 / (step · change)
+        float squared_change;
     };
 
     // The i-th latest.
     Pair& latest(std::size_t i) { return pairs_[(n_added_ - 1 - i) % kMemory]; }
     void add_scaled(const float* x, float factor, const float* y, float* out) const;
+    // The same, and out · z.
+    float add_scaled(const float* x, float factor, const float* y, float* out, const float* z) const;
 
     const Kernels& kernels_;
     std::int64_t size_ = 0;

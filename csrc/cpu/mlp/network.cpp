@@ -84,7 +84,14 @@ void Network::forward_panel(std::int64_t panel) {
         const MlpLayer& layer = layers[i];
         const auto index = static_cast<std::int64_t>(i);
         float* z = at(outputs_, index, panel);
-        const Target to{.bias = run_.theta + layer.bias, .add = false, .factor = nullptr, .c = z, .n = layer.n_out};
+        const bool rectify = is_gate(i) && !layer.has_norm && layer.skips.empty();
+        const Target to{.bias = run_.theta + layer.bias,
+                        .add = false,
+                        .rectify = rectify,
+                        .factor = nullptr,
+                        .gate = nullptr,
+                        .c = z,
+                        .n = layer.n_out};
         if (const KeptWeights* weights = kept(i)) {
             kernels_.sparse_product({.values = run_.theta + layer.weight,
                                      .starts = weights->starts.data(),
@@ -105,13 +112,18 @@ void Network::forward_panel(std::int64_t panel) {
                 source == 0 ? run_.shape->n_inputs() : layers[static_cast<std::size_t>(source - 1)].n_out;
             kernels_.add(output(source, panel), z, std::min(width, layer.n_out));
         }
-        if (layer.activation == Activation::identity) continue;
+        if (layer.activation == Activation::identity || rectify) continue;
         kernels_.activate({.activation = layer.activation,
                            .alpha = layer.alpha,
                            .z = z,
-                           .slope = keeps_slopes_ ? at(slopes_, index, panel) : nullptr,
+                           .slope = keeps_slopes_ && !is_gate(i) ? at(slopes_, index, panel) : nullptr,
                            .n = layer.n_out});
     }
+}
+
+// A rectifier's derivative is read off its values. The last layer's gradient is not a product's.
+bool Network::is_gate(std::size_t layer) const {
+    return run_.shape->layers[layer].activation == Activation::relu && layer + 1 < run_.shape->layers.size();
 }
 
 void Network::backward(float* theta_gradient) {
@@ -150,9 +162,12 @@ void Network::backward_panel(std::int64_t panel, float* theta_gradient) {
 void Network::multiply_back(std::size_t i, std::int64_t panel) {
     const MlpLayer &layer = run_.shape->layers[i], &before = run_.shape->layers[i - 1];
     const auto index = static_cast<std::int64_t>(i);
+    const bool by_slope = before.activation != Activation::identity && !is_gate(i - 1);
     const Target to{.bias = nullptr,
                     .add = feeds_skip_[i - 1],
-                    .factor = before.activation == Activation::identity ? nullptr : at(slopes_, index - 1, panel),
+                    .rectify = false,
+                    .factor = by_slope ? at(slopes_, index - 1, panel) : nullptr,
+                    .gate = is_gate(i - 1) ? at(outputs_, index - 1, panel) : nullptr,
                     .c = at(gradients_, index - 1, panel),
                     .n = layer.n_in};
     if (const KeptWeights* weights = kept(i)) {

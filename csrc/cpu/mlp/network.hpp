@@ -58,6 +58,7 @@ class Network {
   private:
     void forward_panel(std::int64_t panel);
     void order_for_way_back();
+    bool is_gate(std::size_t layer) const;
     const KeptWeights* kept(std::size_t layer) const;  // null: all
     void multiply_back(std::size_t layer, std::int64_t panel);
     void backward_panel(std::int64_t panel, float* theta_gradient);

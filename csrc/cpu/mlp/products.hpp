@@ -43,15 +43,23 @@ METAEDIT_INLINE void end_tile(const Target& to, std::int64_t first, std::int64_t
                               typename S::V (&sums)[kRows][kVectors]) {
     const std::int64_t at = first * kPanelRows + lane;
     float* c = plain(to.c + at);
-    if (to.factor != nullptr) {
-        const float* factor = plain(to.factor + at);
+    const auto each = [&](const auto& change) {
         METAEDIT_UNROLL
         for (int r = 0; r < kRows; ++r) {
             METAEDIT_UNROLL
-            for (int j = 0; j < kVectors; ++j) {
-                sums[r][j] = S::mul(sums[r][j], S::load(factor + r * kPanelRows + j * S::kLanes));
-            }
+            for (int j = 0; j < kVectors; ++j) sums[r][j] = change(sums[r][j], r * kPanelRows + j * S::kLanes);
         }
+    };
+    using V = typename S::V;
+    const V zero = S::all(0.0F);
+    if (to.rectify) {
+        each([&](V sum, std::int64_t) { return S::max(zero, sum); });
+    } else if (to.factor != nullptr) {
+        const float* factor = plain(to.factor + at);
+        each([&](V sum, std::int64_t i) { return S::mul(sum, S::load(factor + i)); });
+    } else if (to.gate != nullptr) {
+        const float* gate = plain(to.gate + at);
+        each([&](V sum, std::int64_t i) { return S::if_less(zero, S::load(gate + i), sum, zero); });
     }
     METAEDIT_UNROLL
     for (int r = 0; r < kRows; ++r) {

@@ -227,7 +227,8 @@ std::int64_t Minimiser::minimise(const RefineTask& task) {
         double length = 1.0, trial = 0.0;
         bool taken = false;
         while (!taken && n_values_ <= task.n_steps) {
-            kernels_.add_scaled({v.step, static_cast<float>(length), v.theta, v.trial, size_ / kPanelRows});
+            kernels_.add_scaled(
+                {v.step, static_cast<float>(length), v.theta, v.trial, size_ / kPanelRows, nullptr, nullptr});
             trial = value(task, v.trial);
             taken = trial <= now + kSufficientDecrease * length * slope;
             if (!taken) length *= backtrack(now, slope * length, trial);
