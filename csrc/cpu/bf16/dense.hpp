@@ -20,7 +20,7 @@ METAEDIT_INLINE void dense_columns(const Dense& op, const Pairs& x, std::int64_t
     using V = typename U::V;
     const float* bias = op.matrix.bias + panel * kPanel;
     float* out = op.out + row * op.out_stride + panel * kPanel;
-    U::template multiply<kPanels>(
+    U::template multiply<kPanels, 0>(
         x, op.matrix, panel, [&](int, int j) METAEDIT_INLINE_LAMBDA { return U::load(bias + j * kPanel); },
         [&](int r, int j, V y) METAEDIT_INLINE_LAMBDA {
             if (r >= n) return;

@@ -27,13 +27,13 @@ METAEDIT_INLINE void embed_edges(const EmbedEdges& op) {
             features.set(r, 0, r < n ? load_first(op.features + (k + r) * n_in, n_in) : U::all(0.0F));
         }
         U::start(pairs_of(kFeatures));
-        U::template multiply<kPanelsOf<kEmbed>>(
+        U::template multiply<kPanelsOf<kEmbed>, 0>(
             features.view(), op.in, 0,
             [&](int, int j) METAEDIT_INLINE_LAMBDA { return U::load(op.hidden_bias + j * U::kLanes); },
             [&](int r, int j, V x) METAEDIT_INLINE_LAMBDA { hidden.set(r, j, U::scaled_silu(x)); });
         U::start(pairs_of(kEmbed));
         float* edges = op.edges + k * kWidth;
-        U::template multiply<kPanelsOf<kWidth>>(
+        U::template multiply<kPanelsOf<kWidth>, kEmbed>(
             hidden.view(), op.out, 0,
             [&](int, int j) METAEDIT_INLINE_LAMBDA { return U::load(op.out.bias + j * U::kLanes); },
             [&](int r, int j, V y) METAEDIT_INLINE_LAMBDA {
@@ -62,7 +62,7 @@ METAEDIT_INLINE void pass_tile(const PassMessages& op, float* e, const std::int6
     }
     const auto target = [&](int r) METAEDIT_INLINE_LAMBDA { return kRun ? targets[0] + r : targets[r]; };
     e_pairs.fill(e);
-    U::template multiply<kPanels>(
+    U::template multiply<kPanels, kWidth>(
         e_pairs.view(), op.edge, 0,
         [&](int r, int j) METAEDIT_INLINE_LAMBDA {
             const float* at_source = op.terms + sources[kRun ? 0 : r] * 2 * kWidth;
@@ -88,7 +88,7 @@ METAEDIT_INLINE void pass_tile(const PassMessages& op, float* e, const std::int6
             fused::aggregate<U, kWidth>(at_source + j * U::kLanes, total[j], minimum[j]);
         }
     }
-    U::template multiply<kPanels>(
+    U::template multiply<kPanels, kWidth>(
         q.view(), op.update, 0,
         [&](int r, int j) METAEDIT_INLINE_LAMBDA {
             return U::add(U::load(op.update.bias + j * U::kLanes), U::load(e + r * kWidth + j * U::kLanes));
@@ -122,45 +122,48 @@ METAEDIT_INLINE void pass_messages(const PassMessages& op) {
 
 // ---- Heads ----
 
-template <class U, int kWidth>
-METAEDIT_INLINE void heads_of_tile(const EdgeHeads& op, const Pairs& e, const std::int64_t* sources,
-                                   const std::int64_t* targets, typename U::V (&found)[EdgeHeads::kOutputs]) {
+// Adds panels of the hidden layer to the sums of the outputs [kFrom, kTo), which read them. Sources and targets are
+// places in the table of terms.
+template <class U, int kWidth, int kPanels, int kFrom, int kTo>
+METAEDIT_INLINE void add_head_panels(const EdgeHeads& op, const Pairs& e, const std::int64_t* sources,
+                                     const std::int64_t* targets, std::int64_t panel,
+                                     typename U::V (&sums)[EdgeHeads::kOutputs][kRows]) {
     using V = typename U::V;
-    const std::int64_t hidden = op.edge.n_out;
-    V sums_of_output[EdgeHeads::kOutputs][kRows];
-    METAEDIT_UNROLL
-    for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
-        METAEDIT_UNROLL
-        for (int r = 0; r < kRows; ++r) sums_of_output[o][r] = U::all(0.0F);
-    }
-    for (std::int64_t panel = 0; panel < hidden / kPanel; ++panel) {
-        const float* terms = op.terms + panel * kPanel;
-        V values[kRows];
-        U::template multiply<1>(
-            e, op.edge, panel,
-            [&](int r, int) METAEDIT_INLINE_LAMBDA {
-                const float* at_source = terms + sources[r] * 2 * hidden;
-                const float* at_target = terms + targets[r] * 2 * hidden + hidden;
-                return U::add(U::load(at_source), U::load(at_target));
-            },
-            [&](int r, int, V x) METAEDIT_INLINE_LAMBDA { values[r] = U::scaled_silu(x); });
-        for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
-            const EdgeHeads::Output& output = op.outputs[o];
-            if (panel < output.first_panel || panel >= output.last_panel) continue;
-            const V readout = U::load(output.readout + panel * kPanel);
+    const std::int64_t first = panel * kPanel;
+    U::template multiply<kPanels, kWidth>(
+        e, op.edge, panel,
+        [&](int r, int j) METAEDIT_INLINE_LAMBDA {
+            const float* terms = op.terms + first + j * kPanel;
+            return U::add(U::load(terms + sources[r]), U::load(terms + targets[r]));
+        },
+        [&](int r, int j, V x) METAEDIT_INLINE_LAMBDA {
+            const V value = U::scaled_silu(x);
             METAEDIT_UNROLL
-            for (int r = 0; r < kRows; ++r) sums_of_output[o][r] = U::fma(values[r], readout, sums_of_output[o][r]);
-        }
+            for (int o = kFrom; o < kTo; ++o) {
+                sums[o][r] = U::fma(value, U::load(op.outputs[o].readout + first + j * kPanel), sums[o][r]);
+            }
+        });
+}
+
+template <class U, int kWidth, int kFrom, int kTo>
+METAEDIT_INLINE void add_head(const EdgeHeads& op, const Pairs& e, const std::int64_t* sources,
+                              const std::int64_t* targets, typename U::V (&sums)[EdgeHeads::kOutputs][kRows]) {
+    std::int64_t panel = op.outputs[kFrom].first_panel;
+    const std::int64_t end = op.outputs[kFrom].last_panel;
+    for (; panel + 2 <= end; panel += 2) {
+        add_head_panels<U, kWidth, 2, kFrom, kTo>(op, e, sources, targets, panel, sums);
     }
-    METAEDIT_UNROLL
-    for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
-        found[o] = U::add(U::sums_of(sums_of_output[o]), U::all(op.outputs[o].bias));
-    }
+    for (; panel < end; ++panel) add_head_panels<U, kWidth, 1, kFrom, kTo>(op, e, sources, targets, panel, sums);
 }
 
 template <class U, int kWidth>
 METAEDIT_INLINE void edge_heads(const EdgeHeads& op) {
-    if (op.edge.pairs == nullptr) return fused::edge_heads<U, kWidth>(op);
+    using V = typename U::V;
+    constexpr int kOutputs = EdgeHeads::kOutputs;
+    // The second and third output read the same panels, as the outputs of one head do.
+    const bool one_head =
+        op.outputs[1].first_panel == op.outputs[2].first_panel && op.outputs[1].last_panel == op.outputs[2].last_panel;
+    if (op.edge.pairs == nullptr || !one_head) return fused::edge_heads<U, kWidth>(op);
     std::int64_t sources[kRows], targets[kRows];
     alignas(64) float last[kRows * kWidth] = {};
     alignas(64) float values[kRows];
@@ -174,11 +177,21 @@ METAEDIT_INLINE void edge_heads(const EdgeHeads& op) {
             const int n = walk.take(kRows, op.n_nodes, sources, targets);
             if (n < kRows) fused::copy(e, n * kWidth, last);
             e_pairs.fill(n < kRows ? last : e);
-            typename U::V found[EdgeHeads::kOutputs];
-            bf16::heads_of_tile<U, kWidth>(op, e_pairs.view(), sources, targets, found);
-            for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
+            for (int r = 0; r < kRows; ++r) {
+                sources[r] *= 2 * op.edge.n_out;
+                targets[r] = (2 * targets[r] + 1) * op.edge.n_out;
+            }
+            V sums[kOutputs][kRows];
+            METAEDIT_UNROLL
+            for (int o = 0; o < kOutputs; ++o) {
+                METAEDIT_UNROLL
+                for (int r = 0; r < kRows; ++r) sums[o][r] = U::all(0.0F);
+            }
+            add_head<U, kWidth, 0, 1>(op, e_pairs.view(), sources, targets, sums);
+            add_head<U, kWidth, 1, 3>(op, e_pairs.view(), sources, targets, sums);
+            for (int o = 0; o < kOutputs; ++o) {
                 if (op.outputs[o].values == nullptr) continue;
-                U::store(values, found[o]);
+                U::store(values, U::add(U::sums_of(sums[o]), U::all(op.outputs[o].bias)));
                 fused::copy(values, n, op.outputs[o].values + first);
             }
         }

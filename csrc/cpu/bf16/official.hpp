@@ -18,7 +18,7 @@ METAEDIT_INLINE void official_message(const PassOfficial& op, const Pairs& e, co
     V squares[kRows];
     METAEDIT_UNROLL
     for (int r = 0; r < kRows; ++r) squares[r] = U::all(0.0F);
-    U::template multiply<kPanels>(
+    U::template multiply<kPanels, kWidth>(
         e, op.edge, kSlot * kPanels,
         [&](int r, int j) METAEDIT_INLINE_LAMBDA {
             return fused::term_of<U, kWidth, kSlot>(op.terms, sources[r], targets[r], j * U::kLanes);

@@ -4,8 +4,9 @@
 //     kSplit             whether a factor is the sum of two bf16 numbers,
 //     start(n), stop()   around the products of a kernel, n being the pairs of one row,
 //     store_pairs(to, at, x)      x as eight dwords at `at`,
-//     multiply<kPanels>(x, matrix, panel, start, finish)
-//                        finish(r, j, start(r, j) + x[r] times panel j) for all rows r and for kPanels panels j.
+//     multiply<kPanels, kInputs>(x, matrix, panel, start, finish)
+//                        finish(r, j, start(r, j) + x[r] times panel j) for all rows r and for kPanels panels j;
+//                        kInputs is the matrix's n_in, or 0 where only the matrix knows.
 #pragma once
 
 #include "core/panel_matrix.hpp"

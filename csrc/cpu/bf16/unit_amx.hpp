@@ -40,14 +40,14 @@ struct AmxUnit : Simd {
         }
     }
 
-    template <int kPanels, class Start, class Finish>
+    template <int kPanels, int kInputs, class Start, class Finish>
     METAEDIT_INLINE static void multiply(const Pairs& x, const Panels& matrix, std::int64_t panel, const Start& begin,
                                          const Finish& finish) {
         // Tiles 0 to 3 are sums, 4 and 5 rows of x, 6 and 7 a panel.
         constexpr int kSums = kPanels < 4 ? kPanels : 4;
         static_assert(kPanels % kSums == 0);
         alignas(64) float sums[kSums][kRows * kPanel];
-        const std::int64_t n_pairs = pairs_of(matrix.n_in), tile = tile_pairs(n_pairs);
+        const std::int64_t n_pairs = pairs_of(kInputs > 0 ? kInputs : matrix.n_in), tile = tile_pairs(n_pairs);
         for (int first = 0; first < kPanels; first += kSums) {
             const std::uint32_t* weight = matrix.pairs + (panel + first) * n_pairs * kPanel;
             for_each_tile<kSums>([&](auto j) METAEDIT_INLINE_LAMBDA { T::template zero<decltype(j)::kValue>(); });

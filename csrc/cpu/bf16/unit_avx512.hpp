@@ -16,13 +16,14 @@ struct Avx512Unit : RoughSimd {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(to.high + at), (__m256i)_mm512_cvtneps_pbh(x));
     }
 
-    template <int kPanels, class Start, class Finish>
+    template <int kPanels, int kInputs, class Start, class Finish>
     METAEDIT_INLINE static void multiply(const Pairs& x, const Panels& matrix, std::int64_t panel, const Start& start,
                                          const Finish& finish) {
         constexpr int kVectors = kPanels < kTileVectors ? kPanels : kTileVectors;
         constexpr int kTileRows = rows_of_tile(kVectors);
         static_assert(kPanels % kVectors == 0 && kRows % kTileRows == 0);
-        const std::int64_t n_pairs = pairs_of(matrix.n_in);
+        const std::int64_t n_pairs = pairs_of(kInputs > 0 ? kInputs : matrix.n_in);
+        const std::int64_t n_used = kInputs > 0 ? n_pairs : (matrix.n_in + 1) / 2;  // the others are zeros
         for (int first = 0; first < kPanels; first += kVectors) {
             const std::uint32_t* weight = matrix.pairs + (panel + first) * n_pairs * kPanel;
             for (int row = 0; row < kRows; row += kTileRows) {
@@ -32,7 +33,15 @@ struct Avx512Unit : RoughSimd {
                     METAEDIT_UNROLL
                     for (int j = 0; j < kVectors; ++j) sums[r][j] = start(row + r, first + j);
                 }
-                add_product(sums, x.high + row * x.stride, x.stride, weight, n_pairs);
+                const std::uint32_t* rows = x.high + row * x.stride;
+                if constexpr (kInputs == 16) {
+                    METAEDIT_UNROLL
+                    for (int k = 0; k < 8; ++k) add_pair(sums, rows + k, x.stride, weight + k * kPanel, 8);
+                } else {
+                    for (std::int64_t k = 0; k < n_used; ++k) {
+                        add_pair(sums, rows + k, x.stride, weight + k * kPanel, n_pairs);
+                    }
+                }
                 METAEDIT_UNROLL
                 for (int r = 0; r < kTileRows; ++r) {
                     METAEDIT_UNROLL
@@ -43,21 +52,18 @@ struct Avx512Unit : RoughSimd {
     }
 
   private:
+    // One pair of every row times the same of every panel.
     template <int kTileRows, int kVectors>
-    METAEDIT_INLINE static void add_product(V (&sums)[kTileRows][kVectors], const std::uint32_t* x, std::int64_t stride,
-                                            const std::uint32_t* weight, std::int64_t n_pairs) {
-        for (std::int64_t k = 0; k < n_pairs; ++k) {
-            __m512bh w[kVectors];
+    METAEDIT_INLINE static void add_pair(V (&sums)[kTileRows][kVectors], const std::uint32_t* x, std::int64_t stride,
+                                         const std::uint32_t* weight, std::int64_t n_pairs) {
+        __m512bh w[kVectors];
+        METAEDIT_UNROLL
+        for (int j = 0; j < kVectors; ++j) w[j] = (__m512bh)_mm512_loadu_si512(weight + j * n_pairs * kPanel);
+        METAEDIT_UNROLL
+        for (int r = 0; r < kTileRows; ++r) {
+            const auto a = (__m512bh)_mm512_set1_epi32(static_cast<int>(x[r * stride]));
             METAEDIT_UNROLL
-            for (int j = 0; j < kVectors; ++j) {
-                w[j] = (__m512bh)_mm512_loadu_si512(weight + (j * n_pairs + k) * kPanel);
-            }
-            METAEDIT_UNROLL
-            for (int r = 0; r < kTileRows; ++r) {
-                const auto a = (__m512bh)_mm512_set1_epi32(static_cast<int>(x[r * stride + k]));
-                METAEDIT_UNROLL
-                for (int j = 0; j < kVectors; ++j) sums[r][j] = _mm512_dpbf16_ps(sums[r][j], a, w[j]);
-            }
+            for (int j = 0; j < kVectors; ++j) sums[r][j] = _mm512_dpbf16_ps(sums[r][j], a, w[j]);
         }
     }
 };
