@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,45 @@ class PackedEditor:
         score_gain: float,
     ) -> None: ...
     def arithmetic(self, precision: str, isa: str | None = None) -> str: ...
+
+class DifferentiableMetanet:
+    def __init__(
+        self,
+        *,
+        form: str,
+        d_e: int,
+        d_v: int,
+        n_layers: int,
+        head_hidden: int,
+        n_edge_features: int,
+        n_node_features: int,
+        n_node_types: int,
+        edits_parameters: bool,
+        score_gain: float,
+    ) -> None: ...
+    @property
+    def parameters(self) -> list[tuple[str, list[int]]]: ...
+    @property
+    def tape_floats(self) -> tuple[int, int]: ...
+    def forward(
+        self,
+        parameters: _Float32,
+        batch: tuple[NDArray[Any], ...],
+        *,
+        num_threads: int,
+        isa: str | None = None,
+    ) -> tuple[_Float32, _Float32, _Float32, _Float32, _Float32, _Float32]: ...
+    def backward(
+        self,
+        parameters: _Float32,
+        batch: tuple[NDArray[Any], ...],
+        edge_tape: _Float32,
+        node_tape: _Float32,
+        gradients: tuple[_Float32, ...],
+        *,
+        num_threads: int,
+        isa: str | None = None,
+    ) -> _Float32: ...
 
 class MlpShape:
     def __init__(

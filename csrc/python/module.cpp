@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "core/message_passing.hpp"
+#include "python/gradient.hpp"
 #include "python/metanetwork.hpp"
 #include "python/mlp.hpp"
 #include "python/parameters.hpp"
@@ -98,12 +99,12 @@ py::tuple forward(const py::object& blocks, const py::object& nodes, const py::o
 
 py::tuple shipped_forward(const py::object& blocks, const py::object& h, const py::object& e, const py::dict& values,
                           const std::optional<std::string>& isa, const std::string& precision, const py::object& out) {
-    return forward(blocks, h, e, values, isa, precision, out, &shipped_layer, &metaedit::shipped_forward);
+    return forward(blocks, h, e, values, isa, precision, out, &shipped_layer<Parameters>, &metaedit::shipped_forward);
 }
 
 py::tuple official_forward(const py::object& blocks, const py::object& h, const py::object& e, const py::dict& values,
                            const std::optional<std::string>& isa, const std::string& precision, const py::object& out) {
-    return forward(blocks, h, e, values, isa, precision, out, &official_layer, &metaedit::official_forward);
+    return forward(blocks, h, e, values, isa, precision, out, &official_layer<Parameters>, &metaedit::official_forward);
 }
 
 // ---- About this build ----
@@ -164,6 +165,7 @@ PYBIND11_MODULE(_core, m) {
     bind_metanetwork(m);
     bind_mlp(m);
     bind_training(m);
+    bind_gradient(m);
     m.def(
         "isa", &active_isa_name,
         "The instruction set whose kernels run: the one that METAEDIT_ISA names, else the best of available_isas().\n\n"

@@ -14,14 +14,10 @@ inline Arithmetic arithmetic_of(const std::string& precision, const std::optiona
     return {isa ? available_level(*isa, "isa") : active_level(), precision_named(precision)};
 }
 
-// Parameters out of a mapping from torch's names to arrays, which it keeps alive, or copies into `storage` where
-// that is given.
-class Parameters {
+// Takes parameters by their names, in the order in which they are asked for; `Source` has take(full name, shape).
+template <class Source>
+class ParameterReader {
   public:
-    using Storage = std::vector<std::vector<float>>;
-
-    explicit Parameters(const py::dict& values, Storage* storage = nullptr) : values_(values), storage_(storage) {}
-
     // Goes in front of the names from now on.
     void set_prefix(const std::string& prefix) { prefix_ = prefix; }
 
@@ -35,6 +31,22 @@ class Parameters {
         return {scale, take(name + ".bias", {size}), size};
     }
 
+    const float* take(const std::string& name, const Shape& shape) {
+        return static_cast<Source*>(this)->take_named(prefix_ + name, shape);
+    }
+
+  private:
+    std::string prefix_;
+};
+
+// Parameters out of a mapping from torch's names to arrays, which it keeps alive, or copies into `storage` where
+// that is given.
+class Parameters : public ParameterReader<Parameters> {
+  public:
+    using Storage = std::vector<std::vector<float>>;
+
+    explicit Parameters(const py::dict& values, Storage* storage = nullptr) : values_(values), storage_(storage) {}
+
     // Call it when all are taken. Raises ValueError where the mapping holds anything else.
     void expect_no_more() const {
         for (const auto& item : values_) {
@@ -45,8 +57,7 @@ class Parameters {
         }
     }
 
-    const float* take(const std::string& plain_name, const Shape& shape) {
-        const std::string name = prefix_ + plain_name;
+    const float* take_named(const std::string& name, const Shape& shape) {
         if (!values_.contains(name)) throw py::value_error("parameters: \"" + name + "\" is missing");
         taken_.insert(name);
         arrays_.push_back(expect_array<float>(values_[name.c_str()], "parameters[\"" + name + "\"]", shape));
@@ -59,12 +70,12 @@ class Parameters {
   private:
     py::dict values_;
     Storage* storage_;
-    std::string prefix_;
     std::set<std::string> taken_;
     std::vector<py::array> arrays_;
 };
 
-inline ShippedLayer shipped_layer(Parameters& p, py::ssize_t d_e, py::ssize_t d_v) {
+template <class Reader>
+ShippedLayer shipped_layer(Reader& p, py::ssize_t d_e, py::ssize_t d_v) {
     return {.d_e = d_e,
             .d_v = d_v,
             .edge = p.linear("edge", d_e, d_e),
@@ -76,7 +87,8 @@ inline ShippedLayer shipped_layer(Parameters& p, py::ssize_t d_e, py::ssize_t d_
             .node_out = p.linear("node_out", d_v, 2 * d_v)};
 }
 
-inline OfficialLayer official_layer(Parameters& p, py::ssize_t d_e, py::ssize_t d_v) {
+template <class Reader>
+OfficialLayer official_layer(Reader& p, py::ssize_t d_e, py::ssize_t d_v) {
     return {.d_e = d_e,
             .d_v = d_v,
             .forward_in = p.linear("forward_in", d_e, d_e + d_v),
