@@ -221,8 +221,9 @@ def test_steps_are_torchs(activation: str, norm: str, skips: tuple[tuple[int, in
 @pytest.mark.parametrize("batch_size", [2, 40, 64, 130, 512])
 def test_any_batch_size_and_width(batch_size: int, norm: str, isa: str) -> None:
     run = a_run(RAGGED, norm=norm, skips=DENSE_SKIPS, dropout=0.3, batch_size=batch_size, activation="sigmoid")
-    # One neuron between batch norms is badly conditioned: torch's own float32 gradient is 1.1e-5 off for 40 rows.
-    expect_close(compare(run, isa, steps=1), gradient=2e-5, way=5e-3)
+    # One neuron between batch norms is badly conditioned: torch's own float32 gradient is 1.1e-5 off for 40 rows. And
+    # with two rows many gradients are all but zero, of which the first step of Adam takes the sign.
+    expect_close(compare(run, isa, steps=1), gradient=2e-5, way=2e-2)
 
 
 @pytest.mark.parametrize("isa", ISAS)
