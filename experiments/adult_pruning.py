@@ -82,13 +82,10 @@ def train(
     probe: bool = True,
 ) -> None:
     """Train the editor and save it as editor.onnx in the work folder."""
-    import torch
-
     from metaedit_fast.metanet.config import MetanetConfig
     from metaedit_fast.training.fit import fit_editor
     from metaedit_fast.training.trainer import TrainerConfig
 
-    torch.set_num_threads(threads)
     data = _adult(data_folder)
     editor = fit_editor(
         Population.load(work / "population"),
@@ -98,6 +95,7 @@ def train(
         settings=TrainerConfig(steps=steps, evaluate_every=250, patience=1000, seed=seed),
         embed_probe=probe,
         folder=work / f"training-seed{seed}-{'probe' if probe else 'weights'}",
+        num_threads=threads,
         license=LICENSE,
     )
     editor.save(work / "editor.onnx")

@@ -7,6 +7,7 @@ A node per neuron, an edge per weight. A weight matrix is a *dense block*, a ski
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,16 +55,18 @@ class WeightGraphBatch:
         theta = thetas[0] if len(thetas) == 1 else np.concatenate([np.empty(0, np.float32), *thetas])
         theta_offsets = _offsets([mlp.spec.n_parameters for mlp in mlps])
         node_offsets = _offsets([sum(mlp.spec.widths) for mlp in mlps])
-        rows: list[tuple[int, ...]] = []
-        for model, mlp in enumerate(mlps):
-            rows += _blocks_of(mlp.spec, model, int(node_offsets[model]), int(theta_offsets[model]))
+        tables = [np.empty((0, 7), np.int64), *(_blocks_of(mlp.spec) for mlp in mlps)]
+        blocks = np.concatenate(tables)
+        block_model = np.repeat(np.arange(len(mlps)), [len(table) for table in tables[1:]])
+        blocks[:, [0, 2]] += node_offsets[block_model, None]
+        blocks[:, 6] += np.where(blocks[:, 5] == DENSE, theta_offsets[block_model], 0)
         if order == "shape":
-            rows.sort(key=lambda row: (row[5], row[1], row[3]))
-        table = np.array(rows, np.int64).reshape(-1, 8)
-        sizes = np.where(table[:, 5] == DENSE, table[:, 1] * table[:, 3], table[:, 1])
-        table[:, 4] = _offsets(sizes)[:-1]
+            by_shape = np.lexsort((blocks[:, 3], blocks[:, 1], blocks[:, 5]))
+            blocks, block_model = blocks[by_shape], block_model[by_shape]
+        sizes = np.where(blocks[:, 5] == DENSE, blocks[:, 1] * blocks[:, 3], blocks[:, 1])
+        blocks[:, 4] = _offsets(sizes)[:-1]
         specs = tuple(mlp.spec for mlp in mlps)
-        return cls(specs, theta, theta_offsets, node_offsets, table[:, :6].copy(), table[:, 6], table[:, 7])
+        return cls(specs, theta, theta_offsets, node_offsets, blocks[:, :6].copy(), block_model, blocks[:, 6].copy())
 
     @property
     def n_models(self) -> int:
@@ -121,15 +124,21 @@ def _offsets(sizes: Sequence[int] | Int64) -> Int64:
     return np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]).astype(np.int64)
 
 
-def _blocks_of(spec: MLPSpec, model: int, node_offset: int, theta_offset: int) -> list[tuple[int, ...]]:
-    """Rows (six block fields with edge_offset open, model, theta offset) of one model, dense ones first."""
-    starts = _offsets(spec.widths) + node_offset
+@functools.lru_cache(maxsize=4096)
+def _blocks_of(spec: MLPSpec) -> Int64:
+    """The block fields of one model alone, with the offset of the weights in its θ behind them; dense ones first.
+
+    ``edge_offset`` is left to the caller.
+    """
+    starts = _offsets(spec.widths)
     rows: list[tuple[int, ...]] = []
-    weight = theta_offset
+    weight = 0
     for i, (n_src, n_dst) in enumerate(zip(spec.widths[:-1], spec.widths[1:], strict=True)):
-        rows.append((int(starts[i]), n_src, int(starts[i + 1]), n_dst, 0, DENSE, model, weight))
+        rows.append((int(starts[i]), n_src, int(starts[i + 1]), n_dst, 0, DENSE, weight))
         weight += n_src * n_dst
     for source, target in spec.skips:
         shared = min(spec.widths[source], spec.widths[target])
-        rows.append((int(starts[source]), shared, int(starts[target]), shared, 0, IDENTITY, model, -1))
-    return rows
+        rows.append((int(starts[source]), shared, int(starts[target]), shared, 0, IDENTITY, -1))
+    table = np.array(rows, np.int64)
+    table.flags.writeable = False
+    return table

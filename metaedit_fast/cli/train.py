@@ -31,6 +31,7 @@ def train(
     ] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes the result on one machine.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to train on; by default all processors.")] = None,
     checkpoints: Annotated[Path | None, typer.Option(help="Folder to keep the state in and to go on from.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the editor's file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the editor's description as one JSON object.")] = False,
@@ -62,6 +63,7 @@ def train(
         settings=TrainerConfig(seed=seed) if steps is None else TrainerConfig(seed=seed, steps=steps),
         embed_probe=embed_probe,
         folder=checkpoints,
+        num_threads=threads,
         progress=shows_progress(as_json=as_json),
     )
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -112,6 +112,17 @@ class MLPSpec:
         return cls(widths[0], (*hidden, LayerSpec(widths[-1])), tuple(skips), output)
 
     @cached_property
+    def _hash(self) -> int:
+        return hash((self.n_inputs, self.layers, self.skips, self.output))
+
+    def __hash__(self) -> int:
+        return self._hash  # specs are the keys of caches, and to hash their layers takes longer than the rest
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is cached: another process hashes texts otherwise."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         """Neurons in each neuron layer, inputs first: ``len(layers) + 1`` numbers."""
         return (self.n_inputs, *(layer.width for layer in self.layers))

@@ -2,7 +2,7 @@
 
 ``metaedit::divergence`` finds values and gradients in one pass, which reads what its forward half has just left in
 cache; its backward only scales the gradients. A model's numbers depend on the model, the rows and the instruction
-set alone, to the bit. It runs on as many threads as torch.
+set alone, to the bit: neither on the other models nor on the number of threads.
 """
 
 from __future__ import annotations
@@ -20,14 +20,22 @@ from metaedit_fast import _core
 from metaedit_fast.models import native
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import MLPSpec
+from metaedit_fast.threads import thread_count
 
 # Spelled out, because torch infers no list of texts.
-_SCHEMA = "(Tensor theta, Tensor[] log_p, Tensor[] rows, int[] rows_of, str[] specs) -> (Tensor, Tensor)"
+_SCHEMA = (
+    "(Tensor theta, Tensor[] log_p, Tensor[] rows, int[] rows_of, str[] specs, int num_threads) -> (Tensor, Tensor)"
+)
 
 
 @torch.library.custom_op("metaedit::divergence", mutates_args=(), device_types="cpu", schema=_SCHEMA)
 def divergence(
-    theta: Tensor, log_p: Sequence[Tensor], rows: Sequence[Tensor], rows_of: Sequence[int], specs: Sequence[str]
+    theta: Tensor,
+    log_p: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    rows_of: Sequence[int],
+    specs: Sequence[str],
+    num_threads: int,
 ) -> tuple[Tensor, Tensor]:
     """Mean JSD of each model's predictions to ``log_p``, in nats ``[M]``, and its gradient in ``theta``, ``[P]``.
 
@@ -50,7 +58,7 @@ def divergence(
         (shape, values[start:end], panels[which], p.contiguous().numpy())
         for (_, shape), (start, end), which, p in zip(shapes, itertools.pairwise(offsets), rows_of, log_p, strict=True)
     ]
-    found = _core.mlp_divergence(models, num_threads=torch.get_num_threads())
+    found = _core.mlp_divergence(models, num_threads=num_threads)
     value = np.array([value for value, _ in found], np.float32)
     gradient = np.concatenate([np.empty(0, np.float32), *(gradient for _, gradient in found)])
     return torch.from_numpy(value), torch.from_numpy(gradient)
@@ -58,13 +66,18 @@ def divergence(
 
 @divergence.register_fake
 def _(
-    theta: Tensor, log_p: Sequence[Tensor], rows: Sequence[Tensor], rows_of: Sequence[int], specs: Sequence[str]
+    theta: Tensor,
+    log_p: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    rows_of: Sequence[int],
+    specs: Sequence[str],
+    num_threads: int,
 ) -> tuple[Tensor, Tensor]:
     return theta.new_empty(len(specs)), torch.empty_like(theta)
 
 
 def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    _, log_p, rows, _, specs = inputs
+    _, log_p, rows, _, specs, _ = inputs
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1])
     ctx.sizes = [_shape_of(text)[0] for text in specs]
@@ -74,29 +87,31 @@ def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _scale_gradient(ctx: Any, of_values: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     (gradient,) = ctx.saved_tensors
     scale = of_values.repeat_interleave(torch.tensor(ctx.sizes), output_size=len(gradient))
-    return gradient * scale, *ctx.nothing, None, None
+    return gradient * scale, *ctx.nothing, None, None, None
 
 
 divergence.register_autograd(_scale_gradient, setup_context=_keep_gradient)
 
 
-def population_jsd(mlps: Sequence[MLP], theta: Tensor, rows: Tensor) -> Tensor:
+def population_jsd(mlps: Sequence[MLP], theta: Tensor, rows: Tensor, *, num_threads: int | None = None) -> Tensor:
     """Mean JSD between each MLP and the same network with its part of ``theta``, in nats ``[M]``.
 
     ``theta`` is float32 ``[P]``, the models' parameters one after the other; ``rows`` ``[rows, n_inputs]`` are those
-    of every model, before its input normalisation. Differentiable in ``theta``.
+    of every model, before its input normalisation. Differentiable in ``theta``. Runs on ``num_threads`` threads, by
+    default ``METAEDIT_NUM_THREADS``, else as many as this process may use.
     """
-    x = rows.numpy()
-    log_p = native.log_proba_of_all(mlps, x, num_threads=torch.get_num_threads())
+    threads = thread_count(num_threads)
+    log_p = native.log_proba_of_all(mlps, rows.numpy(), num_threads=threads)
     normalised, rows_of = [rows], []
     for mlp in mlps:
         if mlp.input_scale is None and mlp.input_shift is None:
             rows_of.append(0)
         else:
             rows_of.append(len(normalised))
-            normalised.append(torch.from_numpy(mlp.normalised(x)))
+            normalised.append(torch.from_numpy(mlp.normalised(rows.numpy())))
     specs = [_text_of(mlp.spec) for mlp in mlps]
-    value: Tensor = divergence(theta, [torch.from_numpy(p) for p in log_p], normalised, rows_of, specs)[0]
+    value: Tensor
+    value, _ = divergence(theta, [torch.from_numpy(p) for p in log_p], normalised, rows_of, specs, threads)
     return value
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metaedit_fast.graph import WeightGraphBatch
 from metaedit_fast.metanet.apply import node_parameters
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.features import ModelFeatures, model_features
@@ -103,6 +105,11 @@ class ExampleBatch:
     @property
     def mlps(self) -> list[MLP]:
         return [e.mlp for e in self.examples]
+
+    @cached_property
+    def graph(self) -> WeightGraphBatch:
+        """The weight graphs, model by model, as the kernels take them."""
+        return WeightGraphBatch.from_mlps(self.mlps)
 
 
 def _joined(arrays: Sequence[NDArray[np.generic]]) -> Tensor:

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from metaedit_fast.datasets import Dataset
@@ -32,6 +31,7 @@ def fit_editor(
     settings: TrainerConfig | None = None,
     embed_probe: bool = False,
     folder: str | os.PathLike[str] | None = None,
+    num_threads: int | None = None,
     progress: bool = True,
     license: str = "",  # noqa: A002 (the field's usual name)
 ) -> Editor:
@@ -45,7 +45,8 @@ def fit_editor(
 
     ``embed_probe`` stores these 256 rows in the editor, which then needs no data at the user's; whoever
     has the file can read them, so leave it off for rows that must not leave. ``folder`` keeps checkpoints
-    there and goes on from them. ``settings.seed`` fixes the result.
+    there and goes on from them. ``settings.seed`` fixes the result. ``num_threads`` (default:
+    ``METAEDIT_NUM_THREADS``, else all processors) work on it.
 
     Raises ``ValueError`` where the population has no models in a split, its models differ in inputs or
     classes, or there are fewer than 512 rows.
@@ -73,6 +74,7 @@ def fit_editor(
         x_validation,
         probe=probe if config.probe else None,
         folder=None if folder is None else Path(folder),
+        num_threads=num_threads,
     )
     with training_progress(trainer, enabled=progress) as report:
         net = trainer.run(report)
@@ -96,7 +98,7 @@ def fit_editor(
             "best_step": best.step if best else 0,
             "seed": settings.seed,
             "seconds": round(trainer.seconds),
-            "threads": torch.get_num_threads(),
+            "threads": trainer.num_threads,
         },
         created=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         license=license,

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from metaedit_fast._core import PackedEditor
 from metaedit_fast.metanet.apply import Heads, weight_step
 from metaedit_fast.metanet.metanetwork import MetanetInputs, Metanetwork
+from metaedit_fast.metanet.native import metanetwork_forward
 from metaedit_fast.requirements import Requirement
 from metaedit_fast.training.divergence import population_jsd
 from metaedit_fast.training.examples import ExampleBatch
@@ -23,17 +24,34 @@ from metaedit_fast.training.examples import ExampleBatch
 LOSS_FLOOR = 1e-4
 
 
-def relaxed_edit(net: Metanetwork, requirement: Requirement, batch: ExampleBatch, budgets: Sequence[float]) -> Tensor:
-    """Edited θ of every example, one after the other ``[P]``, differentiable in the network's parameters."""
-    conditions = torch.from_numpy(np.stack([requirement.condition(budget) for budget in budgets]))
-    inputs = MetanetInputs.build(batch.mlps, [e.features for e in batch.examples], conditions)
-    heads: Heads = net(inputs)
-    gain = np.array([net.config.gamma * requirement.residual_share(budget) for budget in budgets], np.float32)
-    return edited_theta(batch, heads, requirement.relaxed_mask(heads.score, batch.n_weights, budgets), gain)
+def heads_of(net: Metanetwork, batch: ExampleBatch, condition: Tensor) -> Heads:
+    """What the network gives for the batch, differentiable in its parameters; ``condition`` is ``[M, 4]``."""
+    heads: Heads = net(MetanetInputs.build(batch.mlps, [e.features for e in batch.examples], condition))
+    return heads
 
 
-def edited_theta(batch: ExampleBatch, heads: Heads, mask: Tensor, gain: NDArray[np.float32]) -> Tensor:
-    """``θ' = m ⊙ (θ + γ · residual)`` of all models, ``[P]``; ``gain [M]`` is γ times the share of the residual."""
+def native_heads(packed: PackedEditor, batch: ExampleBatch, condition: Tensor, *, num_threads: int) -> Heads:
+    """The same of packed parameters (``metanet.native.pack``), without gradients."""
+    features = [e.features for e in batch.examples]
+    found = metanetwork_forward(packed, batch.graph, features, condition.numpy(), num_threads=num_threads)
+    return Heads(*(torch.from_numpy(x) for x in (found.score, found.relative, found.additive, found.node)))
+
+
+def conditions(requirement: Requirement, budgets: Sequence[float]) -> Tensor:
+    """The budgets as the network reads them, ``[M, 4]``."""
+    return torch.from_numpy(np.stack([requirement.condition(budget) for budget in budgets]))
+
+
+def relaxed_edit(
+    requirement: Requirement, gamma: float, batch: ExampleBatch, heads: Heads, budgets: Sequence[float]
+) -> Tensor:
+    """Edited θ of every example, one after the other ``[P]``, differentiable in the heads.
+
+    ``θ' = m ⊙ (θ + γ · residual)`` with the requirement's mask at each example's budget; ``gamma`` is γ at a full
+    residual.
+    """
+    mask = requirement.relaxed_mask(heads.score, batch.n_weights, budgets)
+    gain = np.array([gamma * requirement.residual_share(budget) for budget in budgets], np.float32)
     at_weights, at_rest = (torch.from_numpy(np.repeat(gain, n)) for n in (batch.n_weights, batch.n_rest))
     kept = mask * (batch.weights + weight_step(batch.weights, batch.rms, heads, at_weights))
     rest = batch.rest + at_rest * heads.node.flatten()[batch.rest_step] * batch.editable
@@ -41,9 +59,9 @@ def edited_theta(batch: ExampleBatch, heads: Heads, mask: Tensor, gain: NDArray[
     return torch.cat(list(itertools.chain.from_iterable(parts)))
 
 
-def preservation(batch: ExampleBatch, edited: Tensor, rows: Tensor) -> Tensor:
+def preservation(batch: ExampleBatch, edited: Tensor, rows: Tensor, *, num_threads: int | None = None) -> Tensor:
     """JSD of every example on raw rows ``[rows, n_inputs]``, in nats, ``[M]``."""
-    return population_jsd(batch.mlps, edited, rows)
+    return population_jsd(batch.mlps, edited, rows, num_threads=num_threads)
 
 
 def loss_of(divergence: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import math
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,17 @@ from metaedit_fast.atomic import atomic_file
 from metaedit_fast.errors import InvalidCheckpointError
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.metanetwork import Metanetwork
+from metaedit_fast.metanet.native import pack
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.requirements import Requirement
+from metaedit_fast.threads import thread_count
 from metaedit_fast.training.examples import ExampleBatch, ExampleSource
-from metaedit_fast.training.objective import loss_of, preservation, relaxed_edit
+from metaedit_fast.training.objective import conditions, heads_of, loss_of, native_heads, preservation, relaxed_edit
+from metaedit_fast.training.optimizer import FlatAdamW
+from metaedit_fast.training.threads import one_torch_thread
 
 STATE = "trainer.pt"
+STATE_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +80,8 @@ class Trainer:
 
     ``probe`` (rows, for probe features) is required exactly where ``config.probe``. With ``folder`` the
     state is written there after every evaluation, and a second trainer with the same arguments goes on
-    where the first one stopped. Raises ``ValueError`` on empty populations, ``InvalidCheckpointError`` where
+    where the first one stopped. ``num_threads`` (default: ``METAEDIT_NUM_THREADS``, else all processors) changes
+    nothing but the time. Raises ``ValueError`` on empty populations, ``InvalidCheckpointError`` where
     the folder belongs to a training with other arguments or its state is damaged.
     """
 
@@ -90,6 +97,7 @@ class Trainer:
         *,
         probe: NDArray[np.float32] | None = None,
         folder: Path | None = None,
+        num_threads: int | None = None,
     ) -> None:
         if not train or not validation:
             raise ValueError(
@@ -97,6 +105,7 @@ class Trainer:
             )
         self.settings = settings
         self.requirement = requirement
+        self.num_threads = thread_count(num_threads)
         self.x = torch.from_numpy(np.ascontiguousarray(x, np.float32))
         self.x_validation = torch.from_numpy(np.ascontiguousarray(x_validation, np.float32))
         self.train = ExampleSource(train, config, probe)
@@ -107,8 +116,12 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             self.net = Metanetwork(config)
-        self.optimizer = torch.optim.AdamW(
-            self._parameter_groups(), lr=settings.learning_rate, betas=settings.betas, foreach=True
+        self.optimizer = FlatAdamW(
+            self.net,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            clip=settings.clip,
+            undecayed=["node_type.weight"],  # an embedding
         )
         self.step = 0
         self.seconds = 0.0
@@ -117,6 +130,7 @@ class Trainer:
         self.folder = folder
         if folder is not None:
             self._fingerprint = {
+                "format": STATE_FORMAT,
                 "config": dataclasses.asdict(config),
                 "settings": dataclasses.asdict(settings),
                 "requirement": requirement.name,
@@ -130,18 +144,19 @@ class Trainer:
 
     def run(self, report: Callable[[Trainer, float], None] | None = None) -> Metanetwork:
         """Train to the end and return the best network. ``report(trainer, loss)`` is called after each step."""
-        while self.step < self.settings.steps and not self._out_of_patience():
-            started = time.perf_counter()
-            loss = self._train_step()
-            self.step += 1
-            if self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps:
-                self._keep_best(self.evaluate())
-                self.seconds += time.perf_counter() - started
-                self._save()
-            else:
-                self.seconds += time.perf_counter() - started
-            if report is not None:
-                report(self, loss)
+        with one_torch_thread():
+            while self.step < self.settings.steps and not self._out_of_patience():
+                started = time.perf_counter()
+                loss = self._train_step()
+                self.step += 1
+                if self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps:
+                    self._keep_best(self.evaluate())
+                    self.seconds += time.perf_counter() - started
+                    self._save()
+                else:
+                    self.seconds += time.perf_counter() - started
+                if report is not None:
+                    report(self, loss)
         self.net.load_state_dict(self.best_state)
         return self.net
 
@@ -152,30 +167,36 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """Measure the present network on population-val."""
+        packed = pack(self.net.config, {name: value.numpy() for name, value in self.net.state_dict().items()})
         jsd = {}
-        examples = [self.validation.get(i) for i in range(len(self.validation.mlps))]
         for budget in self.settings.budgets:
             found = []
-            for start in range(0, len(examples), self.settings.models_per_step):
-                part = ExampleBatch.join(examples[start : start + self.settings.models_per_step])
-                edited = relaxed_edit(self.net, self.requirement, part, [budget] * len(part.examples))
-                found.append(preservation(part, edited, self.x_validation))
+            for batch in self._validation_batches:
+                budgets = [budget] * len(batch.examples)
+                condition = conditions(self.requirement, budgets)
+                heads = native_heads(packed, batch, condition, num_threads=self.num_threads)
+                edited = relaxed_edit(self.requirement, self.net.config.gamma, batch, heads, budgets)
+                found.append(preservation(batch, edited, self.x_validation, num_threads=self.num_threads))
             jsd[f"{budget:g}"] = float(torch.cat(found).mean())
         score = sum(math.log(value + 1e-12) for value in jsd.values()) / len(jsd)
         return Evaluation(self.step, score, jsd, self.seconds)
 
+    @cached_property
+    def _validation_batches(self) -> list[ExampleBatch]:
+        examples = [self.validation.get(i) for i in range(len(self.validation.mlps))]
+        count = self.settings.models_per_step
+        return [ExampleBatch.join(examples[start : start + count]) for start in range(0, len(examples), count)]
+
     def _train_step(self) -> float:
         settings = self.settings
-        for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * self._schedule()
         batch = self._sample_batch()
         budgets = self.requirement.sample_budgets(self.rng, len(batch.examples)).tolist()
         rows = self.x[torch.from_numpy(self.rng.integers(0, len(self.x), settings.rows_per_step))]
-        loss = loss_of(preservation(batch, relaxed_edit(self.net, self.requirement, batch, budgets), rows))
-        self.optimizer.zero_grad(set_to_none=True)
+        heads = heads_of(self.net, batch, conditions(self.requirement, budgets))
+        edited = relaxed_edit(self.requirement, self.net.config.gamma, batch, heads, budgets)
+        loss = loss_of(preservation(batch, edited, rows, num_threads=self.num_threads))
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), settings.clip)
-        self.optimizer.step()
+        self.optimizer.step(settings.learning_rate * self._schedule())
         return float(loss.detach())
 
     def _sample_batch(self) -> ExampleBatch:
@@ -192,17 +213,6 @@ class Trainer:
     def _schedule(self) -> float:
         warm = min(1.0, (self.step + 1) / self.settings.warmup)
         return warm * (0.49 * (1 + math.cos(math.pi * self.step / self.settings.steps)) + 0.02)
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Weight decay on matrices alone, embeddings excepted."""
-        decayed: list[torch.Tensor] = []
-        free: list[torch.Tensor] = []
-        for name, parameter in self.net.named_parameters():
-            (decayed if parameter.dim() > 1 and name != "node_type.weight" else free).append(parameter)
-        return [
-            {"params": decayed, "weight_decay": self.settings.weight_decay},
-            {"params": free, "weight_decay": 0.0},
-        ]
 
     def _keep_best(self, evaluation: Evaluation) -> None:
         if self.best is None or evaluation.score < self.best.score:
@@ -241,7 +251,7 @@ class Trainer:
                     raise ValueError("checksum")
             state = torch.load(path, weights_only=True)
             there = json.loads(state["fingerprint"])
-            differ = [name for name, value in _as_json(self._fingerprint).items() if there[name] != value]
+            differ = [name for name, value in _as_json(self._fingerprint).items() if there.get(name) != value]
             if not differ:
                 self._restore(state)
         except OSError:

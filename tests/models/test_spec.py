@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -137,3 +141,20 @@ def test_numbers_of_numpy_are_taken_and_others_refused() -> None:
     for bad in ({"width": True}, {"width": 2.0}, {"width": 2, "alpha": "x"}, {"width": 2, "bias": 1}):
         with pytest.raises(ValueError, match="expected"):
             LayerSpec(**bad)
+
+
+def test_a_spec_hashes_anew_in_another_process() -> None:
+    spec = MLPSpec.simple((3, 4, 2), "silu")
+    assert {spec: 1}[pickle.loads(pickle.dumps(spec))] == 1
+    code = (
+        "import pickle, sys; from metaedit_fast.models.spec import MLPSpec; "
+        "spec = pickle.load(sys.stdin.buffer); print(spec in {MLPSpec.simple((3, 4, 2), 'silu')})"
+    )
+    for seed in ("1", "2"):  # of the hashes of texts
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            input=pickle.dumps(spec),
+            capture_output=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
+        assert found.stdout.strip() == b"True", found.stderr.decode()

@@ -81,29 +81,24 @@ def test_unchanged_models_are_at_no_distance(mixed_mlps: list[MLP]) -> None:
 def test_bits_depend_neither_on_neighbours_nor_on_threads(
     mixed_mlps: list[MLP], chosen: list[int], count: int, n_threads: int
 ) -> None:
-    def run(which: list[int]) -> tuple[list[Tensor], list[Tensor]]:
+    def run(which: list[int], num_threads: int) -> tuple[list[Tensor], list[Tensor]]:
         mlps = [mixed_mlps[i] for i in which]
         leaf = torch.cat([parts[i] for i in which]).requires_grad_()
-        values = population_jsd(mlps, leaf, ROWS)
+        values = population_jsd(mlps, leaf, ROWS, num_threads=num_threads)
         return list(values.detach()), list(torch.autograd.grad(values.sum(), leaf)[0].split(sizes(mlps)))
 
     parts = edited(mixed_mlps).split(sizes(mixed_mlps))
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(n_threads)
-        values, gradients = run(chosen[:count])
-    finally:
-        torch.set_num_threads(before)
+    values, gradients = run(chosen[:count], n_threads)
     for position, i in enumerate(chosen[:count]):
-        (value,), (gradient,) = run([i])
+        (value,), (gradient,) = run([i], 1)
         assert torch.equal(values[position], value)
         assert torch.equal(gradients[position], gradient)
 
 
-def arguments(mlps: list[MLP]) -> tuple[Tensor, list[Tensor], list[Tensor], list[int], list[str]]:
+def arguments(mlps: list[MLP]) -> tuple[Tensor, list[Tensor], list[Tensor], list[int], list[str], int]:
     log_p = [torch.from_numpy(mlp.log_proba(ROWS.numpy())) for mlp in mlps]
     theta = edited(mlps).requires_grad_()
-    return theta, log_p, [ROWS, ROWS * 2], [i % 2 for i in range(len(mlps))], [mlp.spec.to_json() for mlp in mlps]
+    return theta, log_p, [ROWS, ROWS * 2], [i % 2 for i in range(len(mlps))], [m.spec.to_json() for m in mlps], 2
 
 
 def test_torch_finds_no_fault(mixed_mlps: list[MLP]) -> None:
@@ -125,16 +120,16 @@ def test_it_compiles(mixed_mlps: list[MLP]) -> None:
 
 
 def test_wrong_arguments_are_named(mixed_mlps: list[MLP]) -> None:
-    theta, log_p, rows, rows_of, specs = arguments(mixed_mlps)
+    theta, log_p, rows, rows_of, specs, n = arguments(mixed_mlps)
     with pytest.raises(ValueError, match=r"theta: expected shape \(\d+,\), got \(3,\)"):
-        divergence(theta[:3], log_p, rows, rows_of, specs)
+        divergence(theta[:3], log_p, rows, rows_of, specs, n)
     with pytest.raises(TypeError, match="theta: expected a float32 array"):
-        divergence(theta.double(), log_p, rows, rows_of, specs)
+        divergence(theta.double(), log_p, rows, rows_of, specs, n)
     with pytest.raises(ValueError, match=r"rows: expected 6 columns, got 5"):
-        divergence(theta, log_p, [x[:, :5] for x in rows], rows_of, specs)
+        divergence(theta, log_p, [x[:, :5] for x in rows], rows_of, specs, n)
     with pytest.raises(ValueError, match=r"log_p: expected a float32 array of shape \[300, 2\]"):
-        divergence(theta, [p[:9] for p in log_p], rows, rows_of, specs)
+        divergence(theta, [p[:9] for p in log_p], rows, rows_of, specs, n)
     with pytest.raises(ValueError, match="expected at least one row, got none"):
-        divergence(theta, [p[:0] for p in log_p], [x[:0] for x in rows], rows_of, specs)
+        divergence(theta, [p[:0] for p in log_p], [x[:0] for x in rows], rows_of, specs, n)
     with pytest.raises(ValueError, match="not the JSON of an MLPSpec"):
-        divergence(theta, log_p, rows, rows_of, ["{}"] * len(specs))
+        divergence(theta, log_p, rows, rows_of, ["{}"] * len(specs), n)

@@ -14,7 +14,7 @@ from metaedit_fast.models.mlp import MLP
 from metaedit_fast.requirements.pruning import Pruning
 from metaedit_fast.training import reference
 from metaedit_fast.training.examples import Example, ExampleBatch, ExampleSource
-from metaedit_fast.training.objective import edited_theta, loss_of, preservation, relaxed_edit
+from metaedit_fast.training.objective import conditions, heads_of, loss_of, preservation, relaxed_edit
 
 ROWS = torch.from_numpy(np.random.default_rng(1).normal(size=(256, 6)).astype(np.float32))
 BUDGETS = [0.5, 0.9, 0.95, 0.3, 0.0, 0.98, 0.1]
@@ -45,8 +45,7 @@ def test_gradients_in_the_heads_are_those_of_float64(mixed_mlps: list[MLP]) -> N
     wanted_loss = loss_of(reference.population_jsd(mixed_mlps, exact, ROWS.double()))
 
     heads = [values.requires_grad_() for values in drawn]
-    gain = np.array([GAMMA * PRUNING.residual_share(budget) for budget in BUDGETS], np.float32)
-    theta = edited_theta(batch, Heads(*heads), PRUNING.relaxed_mask(heads[0], batch.n_weights, BUDGETS), gain)
+    theta = relaxed_edit(PRUNING, GAMMA, batch, Heads(*heads), BUDGETS)
     loss = loss_of(preservation(batch, theta, ROWS))
 
     torch.testing.assert_close(theta.double(), torch.cat(exact), rtol=1e-6, atol=1e-6)
@@ -69,10 +68,10 @@ def test_loss_and_gradients_of_the_network_are_those_of_plain_torch(
     net = network(**options)
     examples = examples_of(mixed_mlps, net.config)
     batch = ExampleBatch.join(examples)
-    conditions = torch.from_numpy(np.stack([PRUNING.condition(budget) for budget in BUDGETS]))
-    heads = net(MetanetInputs.build(mixed_mlps, [e.features for e in examples], conditions))
+    condition = conditions(PRUNING, BUDGETS)
+    heads = net(MetanetInputs.build(mixed_mlps, [e.features for e in examples], condition))
     plain = reference.edited_thetas(GAMMA, PRUNING, examples, heads, BUDGETS)
-    found = relaxed_edit(net, PRUNING, batch, BUDGETS)
+    found = relaxed_edit(PRUNING, GAMMA, batch, heads_of(net, batch, condition), BUDGETS)
     torch.testing.assert_close(found, torch.cat(plain), rtol=1e-5, atol=1e-6)
     losses = loss_of(reference.population_jsd(mixed_mlps, plain, ROWS)), loss_of(preservation(batch, found, ROWS))
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=0)

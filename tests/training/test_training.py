@@ -1,5 +1,6 @@
 """The trainer: repeatable, resumable, and it learns."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -40,13 +41,24 @@ def population(count: int, seed: int = 0) -> list[MLP]:
     return mlps
 
 
-def trainer(folder: Path | None = None, *, steps: int = 30, probe: bool = False) -> Trainer:
+def trainer(
+    folder: Path | None = None, *, steps: int = 30, probe: bool = False, num_threads: int | None = None
+) -> Trainer:
     settings = TrainerConfig(steps=steps, models_per_step=6, evaluate_every=10, warmup=5, budgets=(0.5, 0.8))
     config = MetanetConfig(6, d_v=32, n_layers=2, probe=probe)
     mlps = population(24)
     rows = X[:128] if probe else None
     return Trainer(
-        config, settings, get_requirement("pruning"), mlps[:18], mlps[18:], X[:400], X[400:], probe=rows, folder=folder
+        config,
+        settings,
+        get_requirement("pruning"),
+        mlps[:18],
+        mlps[18:],
+        X[:400],
+        X[400:],
+        probe=rows,
+        folder=folder,
+        num_threads=num_threads,
     )
 
 
@@ -90,6 +102,21 @@ def test_one_seed_gives_the_same_bits_and_a_resumed_training_too(tmp_path: Path,
     assert [e.jsd for e in whole.history] == [e.jsd for e in resumed.history]
 
 
+def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+    before = torch.get_num_threads()
+    one, three = (trainer(steps=10, num_threads=n) for n in (1, 3))
+    one.run()
+    try:
+        torch.set_num_threads(2)
+        three.run()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    for name, value in one.net.state_dict().items():
+        assert torch.equal(value, three.net.state_dict()[name]), name
+    assert [e.jsd for e in one.history] == [e.jsd for e in three.history]
+
+
 def test_a_folder_of_other_settings_and_empty_populations_are_refused(tmp_path: Path) -> None:
     trainer(tmp_path, steps=10).run()
     with pytest.raises(InvalidCheckpointError, match=r"trainer\.pt: .* another training, with other settings;"):
@@ -123,6 +150,16 @@ def test_a_folder_of_other_models_rows_or_requirement_is_refused(tmp_path: Path)
     ):
         with pytest.raises(InvalidCheckpointError, match=f"another training, with other {told}; choose another"):
             Trainer(config, settings, **{**given, name: value}, folder=tmp_path)
+
+
+def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, steps=1).run()
+    state = torch.load(tmp_path / "trainer.pt", weights_only=True)
+    fingerprint = json.loads(state["fingerprint"])
+    del fingerprint["format"]  # as it was before there was one
+    torch.save({**state, "fingerprint": json.dumps(fingerprint)}, tmp_path / "trainer.pt")
+    with pytest.raises(InvalidCheckpointError, match="another training, with other format;"):
+        trainer(tmp_path, steps=1)
 
 
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:
