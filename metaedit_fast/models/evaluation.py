@@ -59,6 +59,8 @@ def evaluate(
     ``originals``: one a model, an ``MLP`` or what ``predictions_of`` made of it; gives ``jsd``.
     ``y``: class labels ``[rows]`` from 0; gives ``counts``, for each of the ``groups`` (``[rows]`` from 0; by default
     all rows are one group). A row's predicted class is ``numpy.argmax`` of its logits, and ``z > 0`` for one output.
+    Weights of 0 are not multiplied with, so a pruned model takes less time; the numbers are those of the other
+    passes all the same, unless a 0 meets an infinite value.
     ``num_threads`` and ``isa`` are those of ``models.native``; the numbers depend on neither the threads nor the
     other models, to the bit.
 

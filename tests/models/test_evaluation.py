@@ -80,6 +80,27 @@ def test_widths_of_every_kind(widths: tuple[int, ...], isa: str) -> None:
     expect_right([model(MLPSpec.simple(widths, "tanh"))], X[:130], isa)
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.4, 0.69, 0.8])
+def test_pruned_models_have_the_bits_of_the_passes_that_multiply_by_zero(density: float, norm: str, isa: str) -> None:
+    mlps, originals = [], []
+    for i, activation in enumerate(ACTIVATIONS):
+        skips = [(0, 2), (1, 3)] if i % 2 else []
+        originals.append(model(MLPSpec.simple((6, 20, 13, 9, 1 + i % 3), activation, norm, skips), i))
+        kept = np.random.default_rng(i).random(originals[-1].spec.n_parameters) < density
+        kept[originals[-1].spec.n_weights :] = True
+        mlps.append(originals[-1].replace(np.where(kept, originals[-1].theta, 0)))
+    x, y = X[:150], np.arange(150) % 3
+    found = evaluate(mlps, x, y, originals=originals, isa=isa)
+    log_p = native.log_proba_of_all(originals, x, isa=isa)
+    values = [value for value, _ in native.values_and_gradients(mlps, log_p, x, isa=isa)]
+    assert found.jsd is not None
+    assert found.counts is not None
+    assert found.jsd.tolist() == values
+    for counts, mlp in zip(found.counts, mlps, strict=True):
+        assert np.array_equal(counts, expected_counts(mlp, x, y, np.zeros(150, int), counts.shape, isa))
+
+
 def test_models_with_fewer_classes_leave_zeros(isa: str) -> None:
     expect_right([model(MLPSpec.simple((6, 8, n), "relu"), n) for n in (1, 2, 3, 7)], X[:200], isa)
 
@@ -91,19 +112,13 @@ def test_models_with_fewer_classes_leave_zeros(isa: str) -> None:
     )
 )
 def test_ties_and_what_is_not_finite_go_as_argmax_says(logits: list[list[float]]) -> None:
-    x = np.array(logits, np.float32)
-    same = MLP(MLPSpec(4, (LayerSpec(4),)), np.concatenate([np.eye(4).ravel(), np.zeros(4)]))
+    rows = np.array(logits, np.float32)
+    constant = [MLP(MLPSpec(1, (LayerSpec(4),)), np.concatenate([np.zeros(4), row])) for row in rows]
     for level in _core.available_isas():
-        with np.errstate(invalid="ignore"):
-            found = evaluate([same], x, np.zeros(len(x), int), isa=level)
-            wanted = np.argmax(native.logits(same, x, isa=level), axis=1)
-        assert found.counts is not None
-        assert np.array_equal(found.counts[0, 0, 0], np.bincount(wanted, minlength=4))
-    finite = np.isfinite(x).all(axis=1)
-    if finite.any():  # ties of exact logits
-        counts = evaluate([same], x[finite], np.zeros(int(finite.sum()), int)).counts
+        counts = evaluate(constant, np.ones((1, 1)), np.zeros(1, int), isa=level).counts
         assert counts is not None
-        assert np.array_equal(counts[0, 0, 0], np.bincount(np.argmax(x[finite], axis=1), minlength=4))
+        assert np.argmax(counts[:, 0, 0], axis=1).tolist() == np.argmax(rows, axis=1).tolist()
+        assert (counts.sum(axis=(1, 2, 3)) == 1).all()
 
 
 def test_one_output_predicts_above_zero(isa: str) -> None:
