@@ -1,6 +1,7 @@
 #include "core/folded_network.hpp"
 
 #include "core/folding.hpp"
+#include "core/parallel.hpp"
 
 namespace metaedit {
 namespace {
@@ -115,7 +116,7 @@ void visit(const EdgeHead& head, const MetanetWeights& w, const FoldedLayout& at
 }
 
 template <class Action>
-void visit(const NetworkParameters& p, const FoldedLayout& at, Action& action) {
+void visit_ends(const NetworkParameters& p, const FoldedLayout& at, Action& action) {
     const MetanetWeights& w = p.weights;
     action.add(at.condition_in, Part{.linear = w.condition_in, .output_scale = kBefore});
     action.add(at.condition_node, Part{.linear = w.condition_node, .input_scale = kBehind});
@@ -127,10 +128,6 @@ void visit(const NetworkParameters& p, const FoldedLayout& at, Action& action) {
     action.add(at.skip_edge, w.skip_edge, w.d_e, 1.0);
     for (std::int64_t type = 0; type < w.n_node_types; ++type) {
         action.add(at.node_type + type * at.sizes.node, w.node_type + type * w.d_v, w.d_v, 1.0);
-    }
-    for (std::size_t l = 0; l < w.shipped.size(); ++l) visit(w.shipped[l], at.shipped[l], at.sizes, action);
-    for (std::size_t l = 0; l < w.official.size(); ++l) {
-        visit(w.official[l], l == 0 ? nullptr : &w.official[l - 1].edge_out, at.official[l], at.sizes, action);
     }
     visit(w.score_head, w, at, 0, action);
     action.add(at.readout, w.score_head.out.weight, w.score_head.out.n_in, double{w.score_gain} * kBehind);
@@ -146,6 +143,20 @@ void visit(const NetworkParameters& p, const FoldedLayout& at, Action& action) {
     }
     action.add(at.scalars + 1, head.out.bias, 2, 1.0);
     action.add(at.node_head, Part{.linear = w.edits->node_head, .norm = &w.final_norm});
+}
+
+// Layers, and embeddings with heads, on threads: no two of these parts write to the same place, in either direction.
+template <class Action>
+void visit(const NetworkParameters& p, const FoldedLayout& at, int n_threads, Action& action) {
+    const MetanetWeights& w = p.weights;
+    const std::size_t n_shipped = w.shipped.size(), n_layers = n_shipped + w.official.size();
+    const int n_workers = static_cast<int>(std::min(static_cast<std::size_t>(n_threads), n_layers + 1));
+    for_each_item(n_layers + 1, n_workers, [&](std::size_t part, int) {
+        if (part == n_layers) return visit_ends(p, at, action);
+        if (n_shipped > 0) return visit(w.shipped[part], at.shipped[part], at.sizes, action);
+        const Linear* before = part == 0 ? nullptr : &w.official[part - 1].edge_out;
+        visit(w.official[part], before, at.official[part], at.sizes, action);
+    });
 }
 
 }  // namespace
@@ -209,16 +220,17 @@ FoldedLayout::FoldedLayout(const MetanetWeights& w)
     node_head = matrix(node, edits ? kNodeOutputs : 0);
 }
 
-FoldedNetwork::FoldedNetwork(const NetworkParameters& parameters)
-    : parameters_(parameters),
-      layout_(parameters.weights),
-      values_(layout_.n_values),
-      transposed_(layout_.n_transposed) {
+FoldedNetwork::FoldedNetwork(const NetworkParameters& parameters, int n_threads)
+    : parameters_(parameters), layout_(parameters.weights), values_(layout_.n_values) {
     Fold fold(layout_.n_values);
-    visit(parameters, layout_, fold);
+    visit(parameters, layout_, n_threads, fold);
     for (std::int64_t i = 0; i < layout_.n_values; ++i) {
         values_[i] = static_cast<float>(fold.values()[static_cast<std::size_t>(i)]);
     }
+}
+
+void FoldedNetwork::transpose() {
+    transposed_ = AlignedFloats(layout_.n_transposed);
     std::int64_t widest = 0;
     for (const FoldedMatrix& matrix : layout_.matrices) {
         widest = std::max(widest, to_panels(matrix.n_in));
@@ -240,10 +252,10 @@ Panels FoldedNetwork::backward(const FoldedMatrix& matrix) const {
     return {transposed_.data() + matrix.transposed, zeros_.data(), matrix.n_out, to_panels(matrix.n_in)};
 }
 
-std::vector<double> FoldedNetwork::unfold(const std::vector<double>& folded) const {
+std::vector<double> FoldedNetwork::unfold(const std::vector<double>& folded, int n_threads) const {
     std::vector<double> gradients(static_cast<std::size_t>(parameters_.n_values));
     Unfold unfolding(folded, parameters_.values, gradients);
-    visit(parameters_, layout_, unfolding);
+    visit(parameters_, layout_, n_threads, unfolding);
     return gradients;
 }
 

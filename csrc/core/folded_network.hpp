@@ -70,7 +70,9 @@ struct NetworkParameters {
 // Parameters folded for one step of training; they must outlive this. d_e must fit (PackedSizes::fit).
 class FoldedNetwork {
   public:
-    explicit FoldedNetwork(const NetworkParameters& parameters);
+    FoldedNetwork(const NetworkParameters& parameters, int n_threads);
+    // Call it before `backward`.
+    void transpose();
 
     const FoldedLayout& layout() const { return layout_; }
     const float* vector(std::int64_t offset) const { return values_.data() + offset; }
@@ -79,7 +81,7 @@ class FoldedNetwork {
     Panels backward(const FoldedMatrix& matrix) const;
 
     // The gradient of the parameters, in their order, given that of the folded values [layout().n_values].
-    std::vector<double> unfold(const std::vector<double>& folded) const;
+    std::vector<double> unfold(const std::vector<double>& folded, int n_threads) const;
 
   private:
     const NetworkParameters& parameters_;

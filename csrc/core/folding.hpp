@@ -111,8 +111,8 @@ class Fold {
             for (std::int64_t m = 0; m < second.n_out; ++m) {
                 const double weight = weights.at(o, product.first_input + m) * product.output_scale;
                 const float* row = second.weight + m * second.n_in;
-                for (std::int64_t i = 0; i < second.n_in; ++i)
-                    sums[static_cast<std::size_t>(i)] += weight * double{row[i]};
+                double* sum = sums.data();
+                for (std::int64_t i = 0; i < second.n_in; ++i) sum[i] += weight * double{row[i]};
                 bias += weight * double{second.bias[m]};
             }
             for (std::int64_t i = 0; i < second.n_in; ++i) {
@@ -177,6 +177,13 @@ class Unfold {
         const Weights weights(first, product.centred);
         std::vector<double> of_first(static_cast<std::size_t>(first.n_out * second.n_out));
         std::vector<double> of_row(static_cast<std::size_t>(second.n_in));
+        const std::int64_t n_between = second.n_out;
+        std::vector<double> columns(static_cast<std::size_t>(second.n_in * n_between));  // of `second`
+        for (std::int64_t m = 0; m < n_between; ++m) {
+            for (std::int64_t i = 0; i < second.n_in; ++i) {
+                columns[static_cast<std::size_t>(i * n_between + m)] = double{second.weight[m * second.n_in + i]};
+            }
+        }
         for (std::int64_t o = 0; o < first.n_out; ++o) {
             for (std::int64_t i = 0; i < second.n_in; ++i) {
                 of_row[static_cast<std::size_t>(i)] =
@@ -184,16 +191,18 @@ class Unfold {
             }
             const double of_bias =
                 at(product.bias_to, product.bias_row, product.bias_column + o) * product.output_scale;
-            for (std::int64_t m = 0; m < second.n_out; ++m) {
+            double* of_weights = of_first.data() + o * n_between;
+            for (std::int64_t m = 0; m < n_between; ++m) of_weights[m] = of_bias * double{second.bias[m]};
+            for (std::int64_t i = 0; i < second.n_in; ++i) {
+                const double g = of_row[static_cast<std::size_t>(i)];
+                const double* column = columns.data() + i * n_between;
+                for (std::int64_t m = 0; m < n_between; ++m) of_weights[m] += g * column[m];
+            }
+            for (std::int64_t m = 0; m < n_between; ++m) {
                 const double weight = weights.at(o, product.first_input + m);
-                const float* row = second.weight + m * second.n_in;
+                const double* row = of_row.data();
                 double* of_second = of(second.weight + m * second.n_in);
-                double sum = of_bias * double{second.bias[m]};
-                for (std::int64_t i = 0; i < second.n_in; ++i) {
-                    sum += of_row[static_cast<std::size_t>(i)] * double{row[i]};
-                    of_second[i] += of_row[static_cast<std::size_t>(i)] * weight;
-                }
-                of_first[static_cast<std::size_t>(o * second.n_out + m)] = sum;
+                for (std::int64_t i = 0; i < second.n_in; ++i) of_second[i] += row[i] * weight;
                 *of(second.bias + m) += of_bias * weight;
             }
         }
@@ -201,7 +210,8 @@ class Unfold {
     }
 
     void add(std::int64_t offset, const float* values, std::int64_t size, double scale) {
-        for (std::int64_t i = 0; i < size; ++i) of(values)[i] += folded_[static_cast<std::size_t>(offset + i)] * scale;
+        double* gradient = of(values);
+        for (std::int64_t i = 0; i < size; ++i) gradient[i] += folded_[static_cast<std::size_t>(offset + i)] * scale;
     }
 
   private:

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include "core/metanetwork_gradient.hpp"
+#include "python/kept_memory.hpp"
 #include "python/metanetwork_arguments.hpp"
 
 namespace metaedit::python {
@@ -70,12 +71,12 @@ class Differentiable {
         const Values values(*this, parameters);
         MetanetBatch models = batch_of(batch);
         const py::tuple heads = models.set_outputs(py::none());
-        const py::array_t<float> edges(models.n_edges() * tape_->per_edge);
-        const py::array_t<float> nodes(node_rows(models) * tape_->per_node);
+        const py::array_t<float> edges = KeptMemory::array(models.n_edges() * tape_->per_edge);
+        const py::array_t<float> nodes = KeptMemory::array(node_rows(models) * tape_->per_node);
         const std::vector<Tape> tapes = tapes_of(models, edges, nodes);
         {
             const py::gil_scoped_release released;
-            metanetwork_record(FoldedNetwork(values.parameters), models.models(), tapes, level, n_threads);
+            metanetwork_record(FoldedNetwork(values.parameters, n_threads), models.models(), tapes, level, n_threads);
         }
         return py::make_tuple(heads[0], heads[1], heads[2], heads[3], edges, nodes);
     }
@@ -94,8 +95,9 @@ class Differentiable {
         std::vector<double> found;
         {
             const py::gil_scoped_release released;
-            found = metanetwork_gradient(FoldedNetwork(values.parameters), models.models(), tapes, upstream, level,
-                                         n_threads);
+            FoldedNetwork network(values.parameters, n_threads);
+            network.transpose();
+            found = metanetwork_gradient(network, models.models(), tapes, upstream, level, n_threads);
         }
         py::array_t<float> result(n_parameters_);
         std::transform(found.begin(), found.end(), result.mutable_data(),

@@ -103,7 +103,7 @@ std::vector<double> metanetwork_gradient(const FoldedNetwork& network, std::span
                                          int n_threads) {
     const FoldedLayout& layout = network.layout();
     std::vector<double> sums(static_cast<std::size_t>(layout.n_values));
-    if (models.empty()) return network.unfold(sums);
+    if (models.empty()) return network.unfold(sums, n_threads);
     std::vector<Slot> slots = deal(models);
     const int n_workers = count_workers(slots.size(), n_threads);
     std::vector<gradient::Workspace> work = workspaces(layout, models, n_workers, true);
@@ -118,7 +118,7 @@ std::vector<double> metanetwork_gradient(const FoldedNetwork& network, std::span
     for (const Slot& slot : slots) {
         for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += double{slot.gradients.data()[i]};
     }
-    return network.unfold(sums);
+    return network.unfold(sums, n_threads);
 }
 
 }  // namespace metaedit
