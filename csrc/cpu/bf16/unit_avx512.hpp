@@ -20,7 +20,9 @@ struct Avx512Unit : RoughSimd {
     METAEDIT_INLINE static void multiply(const Pairs& x, const Panels& matrix, std::int64_t panel, const Start& start,
                                          const Finish& finish) {
         constexpr int kVectors = kPanels < kTileVectors ? kPanels : kTileVectors;
-        constexpr int kTileRows = rows_of_tile(kVectors);
+        // Sixteen sums in flight keep the loads behind the products; of the shortest products eight, so that one
+        // tile's activations run beside the next one's products.
+        constexpr int kTileRows = (kInputs == 16 ? 8 : 16) / kVectors;
         static_assert(kPanels % kVectors == 0 && kRows % kTileRows == 0);
         const std::int64_t n_pairs = pairs_of(kInputs > 0 ? kInputs : matrix.n_in);
         const std::int64_t n_used = kInputs > 0 ? n_pairs : (matrix.n_in + 1) / 2;  // the others are zeros
