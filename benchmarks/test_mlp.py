@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from metaedit_fast import _core
-from metaedit_fast.editing.refine import refine
+from metaedit_fast.editing.refine import refine, refine_all
 from metaedit_fast.evaluation.baselines.pruning import prune
 from metaedit_fast.models import native
 from metaedit_fast.models.backprop import Trace, backward, trace
-from metaedit_fast.models.divergence import jsd_with_gradient, mean_jsd
+from metaedit_fast.models.divergence import jsd, jsd_with_gradient, mean_jsd
+from metaedit_fast.models.evaluation import evaluate, predictions_of
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import MLPSpec
 from metaedit_fast.threads import thread_count
@@ -125,6 +126,35 @@ def test_population_forward(benchmark, population, isa: str) -> None:
         assert np.linalg.norm(logits - exact) < LIMIT * np.linalg.norm(exact)
     benchmark(native.logits_of, population, x, isa=isa)
     benchmark.extra_info["models_per_second"] = len(population) / benchmark.stats.stats.median
+    benchmark.extra_info["threads"] = thread_count()
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.9])
+def test_population_evaluation(benchmark, population, sparsity: float) -> None:
+    """JSD and confusion counts of 64 networks on 1000 rows, on all threads."""
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(1000, N_INPUTS)).astype(np.float32), rng.integers(0, 2, 1000)
+    edited = [prune("magnitude", mlp, sparsity) for mlp in population]
+    originals = predictions_of(population, x)
+    found = evaluate(edited, x, y, originals=originals)
+    for mlp, original, divergence, accuracy in zip(edited, population, found.jsd, found.accuracy, strict=True):
+        exact = jsd(original.log_proba(x, np.float64), mlp.log_proba(x, np.float64)).mean()
+        assert abs(divergence - exact) < LIMIT * exact + 1e-12
+        assert accuracy == np.mean(mlp.predict(x) == y)
+    benchmark(evaluate, edited, x, y, originals=originals)
+    benchmark.extra_info["models_per_second"] = len(population) / benchmark.stats.stats.median
+    benchmark.extra_info["threads"] = thread_count()
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.9])
+def test_population_refinement(benchmark, population, sparsity: float) -> None:
+    """30 steps of 64 pruned networks on 256 rows, on all threads."""
+    x = np.random.default_rng(1).normal(size=(256, N_INPUTS)).astype(np.float32)
+    edited = [prune("magnitude", mlp, sparsity) for mlp in population]
+    for (refined, _), start, original in zip(refine_all(edited, population, x), edited, population, strict=True):
+        assert mean_jsd(original, refined, x) < mean_jsd(original, start, x)
+    benchmark(refine_all, edited, population, x)
+    benchmark.extra_info["ms_per_model"] = 1e3 * benchmark.stats.stats.median / len(population)
     benchmark.extra_info["threads"] = thread_count()
 
 
