@@ -126,58 +126,86 @@ METAEDIT_INLINE void pass_messages(const PassMessages& op) {
 
 // ---- Heads ----
 
-// As many edges as a vector has lanes, so that an output's sums over the hidden values end as one vector.
-template <class S, int kWidth>
-METAEDIT_INLINE void heads_of_tile(const EdgeHeads& op, const float* e, const std::int64_t* sources,
-                                   const std::int64_t* targets, typename S::V (&found)[EdgeHeads::kOutputs]) {
+// The sums over the hidden values of a tile of edges, as many as a vector has lanes: [output][edge][lane].
+template <class S>
+struct HeadSums {
+    alignas(64) float values[EdgeHeads::kOutputs * S::kLanes * S::kLanes];
+    METAEDIT_INLINE float* of(int output, int edge) { return values + (output * S::kLanes + edge) * S::kLanes; }
+};
+
+// What kVectors vectors of the hidden layer, from `panel` on, give to kOutputs outputs that read the same panels.
+template <class S, int kWidth, int kVectors, int kOutputs>
+METAEDIT_INLINE void read_panels(const EdgeHeads& op, int output, std::int64_t panel, const float* e,
+                                 const std::int64_t* sources, const std::int64_t* targets, HeadSums<S>& sums) {
     using V = typename S::V;
-    constexpr int kEdges = S::kLanes;
-    constexpr int kVectors = kPanel / S::kLanes;
-    constexpr int kRows = S::rows_of_tile(kVectors);
+    constexpr int kRows = S::rows_of_tile(kVectors) < S::kLanes ? S::rows_of_tile(kVectors) : S::kLanes;
     const std::int64_t hidden = op.edge.n_out;
-    V sums_of_output[EdgeHeads::kOutputs][kEdges];
-    METAEDIT_UNROLL
-    for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
+    const float* terms = op.terms + panel * kPanel;
+    const float* weight = op.edge.values + panel * kPanel * kWidth;
+    const bool is_first = panel == op.outputs[output].first_panel;
+    for (int row = 0; row < S::kLanes; row += kRows) {
+        V tile[kRows][kVectors];
         METAEDIT_UNROLL
-        for (int r = 0; r < kEdges; ++r) sums_of_output[o][r] = S::all(0.0F);
-    }
-    for (std::int64_t panel = 0; panel < hidden / kPanel; ++panel) {
-        const float* terms = op.terms + panel * kPanel;
-        for (int row = 0; row < kEdges; row += kRows) {
-            V sums[kRows][kVectors];
+        for (int r = 0; r < kRows; ++r) {
+            const float* source = terms + sources[row + r] * 2 * hidden;
+            const float* target = terms + targets[row + r] * 2 * hidden + hidden;
             METAEDIT_UNROLL
-            for (int r = 0; r < kRows; ++r) {
-                const float* source = terms + sources[row + r] * 2 * hidden;
-                const float* target = terms + targets[row + r] * 2 * hidden + hidden;
+            for (int j = 0; j < kVectors; ++j) {
+                tile[r][j] = S::add(S::load(source + j * S::kLanes), S::load(target + j * S::kLanes));
+            }
+        }
+        add_product<S>(tile, e + row * kWidth, kWidth, weight, kWidth);
+        METAEDIT_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+            V found[kOutputs];
+            METAEDIT_UNROLL
+            for (int j = 0; j < kVectors; ++j) {
+                const V value = S::scaled_silu(tile[r][j]);
                 METAEDIT_UNROLL
-                for (int j = 0; j < kVectors; ++j) {
-                    sums[r][j] = S::add(S::load(source + j * S::kLanes), S::load(target + j * S::kLanes));
+                for (int o = 0; o < kOutputs; ++o) {
+                    const V readout = S::load(op.outputs[output + o].readout + panel * kPanel + j * S::kLanes);
+                    found[o] = j == 0 ? S::mul(value, readout) : S::fma(value, readout, found[o]);
                 }
             }
-            add_product<S>(sums, e + row * kWidth, kWidth, op.edge.values + panel * kPanel * kWidth, kWidth);
             METAEDIT_UNROLL
-            for (int r = 0; r < kRows; ++r) {
-                METAEDIT_UNROLL
-                for (int j = 0; j < kVectors; ++j) sums[r][j] = S::scaled_silu(sums[r][j]);
-            }
-            for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
-                const EdgeHeads::Output& output = op.outputs[o];
-                if (panel < output.first_panel || panel >= output.last_panel) continue;
-                METAEDIT_UNROLL
-                for (int j = 0; j < kVectors; ++j) {
-                    const V readout = S::load(output.readout + panel * kPanel + j * S::kLanes);
-                    METAEDIT_UNROLL
-                    for (int r = 0; r < kRows; ++r) {
-                        V& sum = sums_of_output[o][row + r];
-                        sum = S::fma(sums[r][j], readout, sum);
-                    }
-                }
+            for (int o = 0; o < kOutputs; ++o) {
+                float* at = sums.of(output + o, row + r);
+                S::store(at, is_first ? found[o] : S::add(S::load(at), found[o]));
             }
         }
     }
+}
+
+template <class S, int kWidth, int kOutputs>
+METAEDIT_INLINE void read_head(const EdgeHeads& op, int output, const float* e, const std::int64_t* sources,
+                               const std::int64_t* targets, HeadSums<S>& sums) {
+    constexpr int kNarrow = kPanel / S::kLanes, kWide = 2;
+    std::int64_t panel = op.outputs[output].first_panel;
+    const std::int64_t last = op.outputs[output].last_panel;
+    for (; panel + kWide / kNarrow <= last; panel += kWide / kNarrow) {
+        read_panels<S, kWidth, kWide, kOutputs>(op, output, panel, e, sources, targets, sums);
+    }
+    for (; panel < last; ++panel) {
+        read_panels<S, kWidth, kNarrow, kOutputs>(op, output, panel, e, sources, targets, sums);
+    }
+}
+
+// Writes outputs [output, output + kOutputs) of the first n edges of a tile.
+template <class S, int kOutputs>
+METAEDIT_INLINE void write_outputs(const EdgeHeads& op, int output, std::int64_t first, int n, HeadSums<S>& sums) {
+    alignas(64) float values[S::kLanes];
     METAEDIT_UNROLL
-    for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
-        found[o] = S::add(S::sums_of(sums_of_output[o]), S::all(op.outputs[o].bias));
+    for (int o = output; o < output + kOutputs; ++o) {
+        typename S::V rows[S::kLanes];
+        METAEDIT_UNROLL
+        for (int r = 0; r < S::kLanes; ++r) rows[r] = S::load(sums.of(o, r));
+        const typename S::V found = S::add(S::sums_of(rows), S::all(op.outputs[o].bias));
+        if (n == S::kLanes) {
+            S::store(op.outputs[o].values + first, found);
+        } else {
+            S::store(values, found);
+            copy(values, n, op.outputs[o].values + first);
+        }
     }
 }
 
@@ -186,25 +214,22 @@ METAEDIT_INLINE void edge_heads(const EdgeHeads& op) {
     constexpr int kEdges = S::kLanes;
     std::int64_t sources[kEdges], targets[kEdges];
     alignas(64) float last[kEdges * kWidth] = {};
-    alignas(64) float values[kEdges];
+    HeadSums<S> sums;
     for (std::int64_t b = 0; b < op.n_blocks; ++b) {
         EdgeWalk walk(op.blocks[b]);
         while (walk.edge < walk.end) {
             const std::int64_t first = walk.edge;
             const float* e = op.edges + first * kWidth;
             const int n = walk.take(kEdges, op.n_nodes, sources, targets);
-            if (n < kEdges) copy(e, n * kWidth, last);
-            typename S::V found[EdgeHeads::kOutputs];
-            heads_of_tile<S, kWidth>(op, n < kEdges ? last : e, sources, targets, found);
-            for (int o = 0; o < EdgeHeads::kOutputs; ++o) {
-                if (op.outputs[o].values == nullptr) continue;
-                if (n == kEdges) {
-                    S::store(op.outputs[o].values + first, found[o]);
-                } else {
-                    S::store(values, found[o]);
-                    copy(values, n, op.outputs[o].values + first);
-                }
+            if (n < kEdges) {
+                copy(e, n * kWidth, last);
+                e = last;
             }
+            read_head<S, kWidth, 1>(op, 0, e, sources, targets, sums);
+            write_outputs<S, 1>(op, 0, first, n, sums);
+            if (op.outputs[1].values == nullptr) continue;
+            read_head<S, kWidth, 2>(op, 1, e, sources, targets, sums);
+            write_outputs<S, 2>(op, 1, first, n, sums);
         }
     }
 }
