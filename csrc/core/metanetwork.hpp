@@ -67,6 +67,7 @@ class Workspace;
 
 // The network for one model after the other on one thread, in memory that is reused: each worker of a call has one.
 // A level without kernels for this editor's sizes runs the serial code.
+class Team;
 class MetanetworkRunner {
   public:
     // For models of up to that many nodes and edges. The editor must outlive it.
@@ -76,7 +77,11 @@ class MetanetworkRunner {
     MetanetworkRunner(MetanetworkRunner&&) noexcept;
     MetanetworkRunner& operator=(MetanetworkRunner&&) = delete;
 
-    void run(const Model& model);
+    // Whether a team is of use; the serial code runs on the caller's thread.
+    bool shares() const { return work_ != nullptr; }
+
+    // team: threads that share the model, or null for the caller's alone; the same bits.
+    void run(const Model& model, Team* team = nullptr);
 
   private:
     const PackedEditor& editor_;

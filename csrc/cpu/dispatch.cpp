@@ -64,10 +64,17 @@ MetanetworkRunner::MetanetworkRunner(const PackedEditor& editor, const Arithmeti
 MetanetworkRunner::~MetanetworkRunner() = default;
 MetanetworkRunner::MetanetworkRunner(MetanetworkRunner&&) noexcept = default;
 
-void MetanetworkRunner::run(const Model& model) {
+void MetanetworkRunner::run(const Model& model, Team* team) {
     if (work_ == nullptr) return serial::metanetwork_forward(editor_.weights(), model);
-    fused::forward(*kernels_, *network_, model, *work_);
+    fused::forward(*kernels_, *network_, model, *work_, team);
 }
+
+namespace {
+
+// Edges times d_e from which a model is worth sharing: some two milliseconds on one thread.
+constexpr std::int64_t kLarge = std::int64_t{1} << 18;
+
+}  // namespace
 
 void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, const Arithmetic& arithmetic,
                          int n_threads) {
@@ -82,11 +89,24 @@ void metanetwork_forward(const PackedEditor& editor, std::span<const Model> mode
     for (const Model& model : models) n_nodes = std::max(n_nodes, model.graph.n_nodes);
     std::vector<MetanetworkRunner> runners;
     runners.reserve(static_cast<std::size_t>(n_workers));
-    for (int worker = 0; worker < n_workers; ++worker) {
-        runners.emplace_back(editor, arithmetic, n_nodes, models[order[0]].graph.n_edges);
+    const auto add_runner = [&] { runners.emplace_back(editor, arithmetic, n_nodes, models[order[0]].graph.n_edges); };
+    add_runner();
+
+    // Where half of the threads or more have no model of their own, all share the large ones.
+    std::size_t n_shared = 0;
+    if (2 * n_workers <= n_threads && runners[0].shares()) {
+        const auto is_large = [&](std::size_t m) { return models[m].graph.n_edges * editor.weights().d_e >= kLarge; };
+        while (n_shared < order.size() && is_large(order[n_shared])) ++n_shared;
     }
-    for_each_item(models.size(), n_workers, [&](std::size_t item, int worker) {
-        runners[static_cast<std::size_t>(worker)].run(models[order[item]]);
+    if (n_shared > 0) {
+        Team team(n_threads);
+        for (std::size_t item = 0; item < n_shared; ++item) runners[0].run(models[order[item]], &team);
+    }
+    while (runners.size() < std::min<std::size_t>(static_cast<std::size_t>(n_workers), models.size() - n_shared)) {
+        add_runner();
+    }
+    for_each_item(models.size() - n_shared, static_cast<int>(runners.size()), [&](std::size_t item, int worker) {
+        runners[static_cast<std::size_t>(worker)].run(models[order[n_shared + item]]);
     });
 }
 

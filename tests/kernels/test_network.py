@@ -186,6 +186,19 @@ def test_no_bit_depends_on_threads_neighbours_or_the_split(
     expect_same_bits(joined(alone), together)
 
 
+@pytest.mark.parametrize("name", ["shipped", "official", "odd sizes"])
+@pytest.mark.parametrize("widths", [(N_INPUTS, 512, 64, 2), (N_INPUTS, 200, 130, 67, 130, 130, 2)], ids=str)
+def test_no_bit_of_a_large_model_depends_on_the_threads_that_share_it(
+    arithmetic: dict[str, str], name: str, widths: tuple[int, ...]
+) -> None:
+    batch = NETWORKS[name].batch(
+        [MLPSpec.simple((N_INPUTS, 2)), MLPSpec.simple(widths, skips=[(4, 5)] if len(widths) > 6 else [])]
+    )
+    alone = batch.native(**arithmetic)
+    for n_threads in (2, 3, 4, 7, 16):
+        expect_same_bits(batch.native(num_threads=n_threads, **arithmetic), alone)
+
+
 def test_a_non_finite_model_leaves_its_neighbours_alone(arithmetic: dict[str, str]) -> None:
     batch = NETWORKS["shipped"].batch([MLPSpec.simple((N_INPUTS, 19, 2))] * 3)
     before = batch.native(**arithmetic)

@@ -72,17 +72,16 @@ METAEDIT_INLINE void pass_tile(const PassMessages& op, float* e, const std::int6
         [&](int r, int j, V sum) METAEDIT_INLINE_LAMBDA {
             const V message = U::scaled_silu(sum);
             q.set(r, j, message);
-            float* aggregates = op.aggregates + j * U::kLanes;
-            fused::aggregate<U, kWidth>(aggregates + target(r) * op.aggregate_row, message, message);
+            fused::aggregate<U, kWidth>(op.received.of(target(r)) + j * U::kLanes, message, message);
             if constexpr (kRun) {
                 total[j] = U::add(total[j], message);
                 minimum[j] = U::min(minimum[j], message);
             } else {
-                fused::aggregate<U, kWidth>(aggregates + sources[r] * op.aggregate_row + 2 * kWidth, message, message);
+                fused::aggregate<U, kWidth>(op.returned.of(sources[r]) + j * U::kLanes, message, message);
             }
         });
     if constexpr (kRun) {
-        float* at_source = op.aggregates + sources[0] * op.aggregate_row + 2 * kWidth;
+        float* at_source = op.returned.of(sources[0]);
         METAEDIT_UNROLL
         for (int j = 0; j < kPanels; ++j) {
             fused::aggregate<U, kWidth>(at_source + j * U::kLanes, total[j], minimum[j]);
@@ -111,7 +110,7 @@ METAEDIT_INLINE void pass_messages(const PassMessages& op) {
                 walk.skip_run(kRows);
                 continue;
             }
-            const int n = walk.take(kRows, op.n_nodes, sources, targets);
+            const int n = walk.take(kRows, op.n_nodes, op.target_sink, sources, targets);
             if (n < kRows) fused::copy(e, n * kWidth, last);
             bf16::pass_tile<U, kWidth, false>(op, n < kRows ? last : e, sources, targets);
             if (n < kRows) fused::copy(last, n * kWidth, e);

@@ -55,18 +55,18 @@ METAEDIT_INLINE void pass_official(const PassOfficial& op) {
         fused::EdgeWalk walk(op.blocks[b]);
         while (walk.edge < walk.end) {
             float* const given = op.edges + walk.edge * kWidth;
-            const int n = walk.take(kRows, op.n_nodes, sources, targets);
+            const int n = walk.take(kRows, op.n_nodes, op.target_sink, sources, targets);
             if (n < kRows) fused::copy(given, n * kWidth, last);
             float* const e = n < kRows ? last : given;
             e_pairs.fill(e);
             bf16::official_message<U, kWidth, 0>(op, e_pairs.view(), sources, targets, sums,
                                                  [&](int r, int j, V m) METAEDIT_INLINE_LAMBDA {
-                                                     add_to(op.sums + targets[r] * op.sums_row + j * U::kLanes, m);
+                                                     add_to(op.received.of(targets[r]) + j * U::kLanes, m);
                                                  });
-            bf16::official_message<U, kWidth, 1>(
-                op, e_pairs.view(), sources, targets, sums, [&](int r, int j, V m) METAEDIT_INLINE_LAMBDA {
-                    add_to(op.sums + sources[r] * op.sums_row + kWidth + j * U::kLanes, m);
-                });
+            bf16::official_message<U, kWidth, 1>(op, e_pairs.view(), sources, targets, sums,
+                                                 [&](int r, int j, V m) METAEDIT_INLINE_LAMBDA {
+                                                     add_to(op.returned.of(sources[r]) + j * U::kLanes, m);
+                                                 });
             bf16::official_message<U, kWidth, 2>(
                 op, e_pairs.view(), sources, targets, sums,
                 [&](int r, int j, V m) METAEDIT_INLINE_LAMBDA { U::store(e + r * kWidth + j * U::kLanes, m); });

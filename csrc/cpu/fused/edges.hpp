@@ -57,11 +57,10 @@ METAEDIT_INLINE void pass_tile(const PassMessages& op, float* e, const std::int6
         }
         add_product<S>(sums, e, kWidth, column_of(op.edge.values, kWidth, column), kWidth);
 
-        float* aggregates = op.aggregates + column;
         V total[kVectors], minimum[kVectors];  // over the run
         METAEDIT_UNROLL
         for (int r = 0; r < kRows; ++r) {
-            float* at_target = aggregates + (kRun ? targets[0] + r : targets[r]) * op.aggregate_row;
+            float* at_target = op.received.of(kRun ? targets[0] + r : targets[r]) + column;
             METAEDIT_UNROLL
             for (int j = 0; j < kVectors; ++j) {
                 const int lane = j * S::kLanes;
@@ -72,13 +71,12 @@ METAEDIT_INLINE void pass_tile(const PassMessages& op, float* e, const std::int6
                     total[j] = r == 0 ? message : S::add(total[j], message);
                     minimum[j] = r == 0 ? message : S::min(minimum[j], message);
                 } else {
-                    float* at_source = aggregates + sources[r] * op.aggregate_row + 2 * kWidth;
-                    aggregate<S, kWidth>(at_source + lane, message, message);
+                    aggregate<S, kWidth>(op.returned.of(sources[r]) + column + lane, message, message);
                 }
             }
         }
         if constexpr (kRun) {
-            float* at_source = aggregates + sources[0] * op.aggregate_row + 2 * kWidth;
+            float* at_source = op.returned.of(sources[0]) + column;
             METAEDIT_UNROLL
             for (int j = 0; j < kVectors; ++j) aggregate<S, kWidth>(at_source + j * S::kLanes, total[j], minimum[j]);
         }
@@ -116,7 +114,7 @@ METAEDIT_INLINE void pass_messages(const PassMessages& op) {
                 walk.skip_run(kRows);
                 continue;
             }
-            const int n = walk.take(kRows, op.n_nodes, sources, targets);
+            const int n = walk.take(kRows, op.n_nodes, op.target_sink, sources, targets);
             if (n < kRows) copy(e, n * kWidth, last);
             pass_tile<S, kWidth, false>(op, n < kRows ? last : e, sources, targets);
             if (n < kRows) copy(last, n * kWidth, e);

@@ -8,6 +8,7 @@
 
 #include "core/metanetwork.hpp"
 #include "core/panel_matrix.hpp"
+#include "cpu/fused/inline.hpp"
 
 namespace metaedit::fused {
 
@@ -47,24 +48,33 @@ struct EmbedEdges {
     float* edges;  // [n][out.n_out]
 };
 
+// A table of what the edges of one side aggregate at their nodes, from node `first` on.
+struct Aggregates {
+    float* values;
+    std::int64_t row;  // distance of two nodes
+    std::int64_t first;
+
+    METAEDIT_INLINE float* of(std::int64_t node) const { return values + (node - first) * row; }
+};
+
 // The edges of one layer, in place: q_uv = s(e_uv B + source_u + target_v), e_uv += update(q_uv), and sum and
-// minimum of q at both ends. Tables and aggregates have one row more than there are nodes: what fills up the
-// last tile of a block reads and writes there.
+// minimum of q at both ends. What fills up the last tile of a block reads and writes at nodes V and target_sink,
+// for which the tables have rows.
 struct PassMessages {
     Panels edge;
     Panels update;
     const Block* blocks;
     std::int64_t n_blocks;
-    std::int64_t n_nodes;        // V
-    float* edges;                // [E][d], d = edge.n_out
-    const float* terms;          // [V + 1][2 d]: source, target
-    float* aggregates;           // [V + 1] rows of: sum in, minimum in, sum out, minimum out, each d
-    std::int64_t aggregate_row;  // distance of two rows
+    std::int64_t n_nodes;           // V
+    std::int64_t target_sink;       // at most V
+    float* edges;                   // [E][d], d = edge.n_out
+    const float* terms;             // [V + 1][2 d]: source, target
+    Aggregates received, returned;  // at targets, at sources: sum and minimum, each d
 };
 
 // The edges of one official layer, in place: m_f, m_b and m_e are s(LN(e_uv B + terms)) of three column ranges, with
 // centred B and terms, so that LN has no mean to subtract; sums of m_f at the target and m_b at the source, and
-// e_uv = m_e, whose second linear is part of what reads it. The last row of terms and sums as above.
+// e_uv = m_e, whose second linear is part of what reads it. The sinks are as above.
 struct PassOfficial {
     Panels edge;         // d -> 3 d: forward, backward, edge
     const float* scale;  // [3 d]
@@ -73,10 +83,10 @@ struct PassOfficial {
     const Block* blocks;
     std::int64_t n_blocks;
     std::int64_t n_nodes;  // V
-    float* edges;          // [E][d]
-    const float* terms;    // [V + 1][4 d]: source's for forward and edge, target's for backward and edge
-    float* sums;           // [V + 1] rows of: received, returned, each d
-    std::int64_t sums_row;
+    std::int64_t target_sink;
+    float* edges;                   // [E][d]
+    const float* terms;             // [V + 1][4 d]: source's for forward and edge, target's for backward and edge
+    Aggregates received, returned;  // sums of d
 };
 
 // Two-layer MLPs on [e_uv, h_u, h_v], all in one pass: hidden = s(e_uv B + source_u + target_v), and output o is

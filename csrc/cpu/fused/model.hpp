@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/packed_network.hpp"
+#include "core/parallel.hpp"
 #include "cpu/fused/kernels.hpp"
 
 namespace metaedit::fused {
@@ -13,18 +14,24 @@ class Workspace {
     Workspace(const PackedSizes& sizes, std::int64_t n_nodes, std::int64_t n_edges, std::int64_t hidden_width,
               std::int64_t terms_width);
 
-    AlignedFloats edges;   // [E][edge]
-    AlignedFloats nodes;   // [V][node]
-    AlignedFloats seen;    // [V + 1][seen]
-    AlignedFloats terms;   // [V + 1][terms_width]
-    AlignedFloats hidden;  // [V][hidden_width]
-    AlignedFloats degree;  // [V][2]: in, out
-    AlignedFloats keeps;   // [node]: 1 for true columns, 0 for those that fill up
+    AlignedFloats edges;    // [E][edge]
+    AlignedFloats nodes;    // [V][node]
+    AlignedFloats seen;     // [V + 1][seen]
+    AlignedFloats terms;    // [V + 1][terms_width]
+    AlignedFloats hidden;   // [V][hidden_width]
+    AlignedFloats degree;   // [V][2]: in, out
+    AlignedFloats keeps;    // [node]: 1 for true columns, 0 for those that fill up
+    AlignedFloats partial;  // tables of chunks of blocks
+
+    // Makes room in `partial`; what it held is lost then.
+    void expect_partial(std::int64_t size);
 };
 
 Workspace workspace_for(const PackedNetwork& network, std::int64_t n_nodes, std::int64_t n_edges);
 
-void forward(const Kernels& kernels, const PackedNetwork& network, const Model& model, Workspace& work);
+// team: threads that share the model, or null for the caller's alone; the same bits.
+void forward(const Kernels& kernels, const PackedNetwork& network, const Model& model, Workspace& work,
+             Team* team = nullptr);
 
 // One layer; packs it for this call. d_e must fit (PackedSizes::fit), and the precision be that of the kernels.
 void shipped_forward(const Kernels& kernels, const WeightGraph& graph, const ShippedLayer& layer,

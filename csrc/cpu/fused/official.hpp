@@ -80,16 +80,15 @@ METAEDIT_INLINE void pass_official(const PassOfficial& op) {
         EdgeWalk walk(op.blocks[b]);
         while (walk.edge < walk.end) {
             float* const given = op.edges + walk.edge * kWidth;
-            const int n = walk.take(kEdges, op.n_nodes, sources, targets);
+            const int n = walk.take(kEdges, op.n_nodes, op.target_sink, sources, targets);
             if (n < kEdges) copy(given, n * kWidth, last);
             float* const e = n < kEdges ? last : given;
-            official_message<S, kWidth, 0>(
-                op, e, sources, targets, buffer,
-                [&](int r, int i, V m) METAEDIT_INLINE_LAMBDA { add_to(op.sums + targets[r] * op.sums_row + i, m); });
+            official_message<S, kWidth, 0>(op, e, sources, targets, buffer,
+                                           [&](int r, int i, V m)
+                                               METAEDIT_INLINE_LAMBDA { add_to(op.received.of(targets[r]) + i, m); });
             official_message<S, kWidth, 1>(op, e, sources, targets, buffer,
-                                           [&](int r, int i, V m) METAEDIT_INLINE_LAMBDA {
-                                               add_to(op.sums + sources[r] * op.sums_row + kWidth + i, m);
-                                           });
+                                           [&](int r, int i, V m)
+                                               METAEDIT_INLINE_LAMBDA { add_to(op.returned.of(sources[r]) + i, m); });
             official_message<S, kWidth, 2>(op, e, sources, targets, buffer,
                                            [&](int r, int i, V m)
                                                METAEDIT_INLINE_LAMBDA { S::store(e + r * kWidth + i, m); });

@@ -101,9 +101,10 @@ struct EdgeWalk {
         if (target == end_target) next_source();
     }
 
-    // Writes the ends of the next `rows` edges and goes on; node `sink` fills up behind the last edge. Returns
-    // the number of edges.
-    METAEDIT_INLINE int take(int rows, std::int64_t sink, std::int64_t* sources, std::int64_t* targets) {
+    // Writes the ends of the next `rows` edges and goes on; the sinks fill up behind the last edge. Returns the
+    // number of edges.
+    METAEDIT_INLINE int take(int rows, std::int64_t source_sink, std::int64_t target_sink, std::int64_t* sources,
+                             std::int64_t* targets) {
         int n = 0;
         for (; n < rows && edge < end; ++n, ++edge) {
             sources[n] = source;
@@ -115,8 +116,15 @@ struct EdgeWalk {
                 next_source();
             }
         }
-        for (int r = n; r < rows; ++r) sources[r] = targets[r] = sink;
+        for (int r = n; r < rows; ++r) {
+            sources[r] = source_sink;
+            targets[r] = target_sink;
+        }
         return n;
+    }
+
+    METAEDIT_INLINE int take(int rows, std::int64_t sink, std::int64_t* sources, std::int64_t* targets) {
+        return take(rows, sink, sink, sources, targets);
     }
 
   private:
