@@ -90,7 +90,8 @@ class MetanetworkRunner {
     std::unique_ptr<fused::Workspace> work_;
 };
 
-// All models, largest first, on up to n_threads threads of this call's own (one of them the caller's).
+// All models, largest first, on up to n_threads threads of this call's own (one of them the caller's). Where there are
+// at most half as many models, all threads share each large one.
 void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, const Arithmetic& arithmetic,
                          int n_threads);
 

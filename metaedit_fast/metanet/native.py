@@ -57,8 +57,9 @@ def metanetwork_forward(
 
     ``batch`` has ``order="model"``; ``features`` holds the ``model_features`` of each of its models;
     ``condition`` is float32 ``[M, 4]`` (``Requirement.condition``). Models are shared out to ``num_threads``
-    threads, by default ``METAEDIT_NUM_THREADS``, else as many as this process may use. ``isa`` names an
-    instruction set to run instead of the active one, ``out`` float32 arrays to write to instead of new ones.
+    threads, by default ``METAEDIT_NUM_THREADS``, else as many as this process may use; all of them share each
+    large model where there are at most half as many models. ``isa`` names an instruction set to run instead of
+    the active one, ``out`` float32 arrays to write to instead of new ones.
 
     ``precision`` is an upper bound on the error: ``"float32"``, ``"bf16x3"`` or ``"bf16"`` (``PRECISIONS``).
     An instruction set that has nothing faster for it runs its float32 kernels;

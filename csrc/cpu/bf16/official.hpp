@@ -28,7 +28,7 @@ METAEDIT_INLINE void official_message(const PassOfficial& op, const Pairs& e, co
             U::store(sums + r * kWidth + j * U::kLanes, sum);
         });
     alignas(64) float inverse[kRows];
-    const V variance = U::mul(U::sums_of(squares), U::all(1.0F / op.size));
+    const V variance = U::mul(U::sums_of(squares), U::all(1.0F / static_cast<float>(op.size)));
     U::store(inverse, U::inverse_root(U::add(variance, U::all(kEpsilon))));
     const float* scale = op.scale + kSlot * kWidth;
     const float* shift = op.shift + kSlot * kWidth;

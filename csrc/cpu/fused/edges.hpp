@@ -55,7 +55,7 @@ METAEDIT_INLINE void pass_tile(const PassMessages& op, float* e, const std::int6
                 sums[r][j] = S::add(S::load(source + j * S::kLanes), S::load(target + j * S::kLanes));
             }
         }
-        add_product<S>(sums, e, kWidth, column_of(op.edge.values, kWidth, column), kWidth);
+        add_product<S>(sums, e, kWidth, column_of(op.edge.values, kWidth, column), kWidth, op.size);
 
         V total[kVectors], minimum[kVectors];  // over the run
         METAEDIT_UNROLL
@@ -91,7 +91,7 @@ METAEDIT_INLINE void pass_tile(const PassMessages& op, float* e, const std::int6
                 sums[r][j] = S::add(S::load(op.update.bias + at), S::load(e + r * kWidth + at));
             }
         }
-        add_product<S>(sums, q, kWidth, column_of(op.update.values, kWidth, column), kWidth);
+        add_product<S>(sums, q, kWidth, column_of(op.update.values, kWidth, column), kWidth, op.size);
         METAEDIT_UNROLL
         for (int r = 0; r < kRows; ++r) {
             METAEDIT_UNROLL
@@ -152,7 +152,7 @@ METAEDIT_INLINE void read_panels(const EdgeHeads& op, int output, std::int64_t p
                 tile[r][j] = S::add(S::load(source + j * S::kLanes), S::load(target + j * S::kLanes));
             }
         }
-        add_product<S>(tile, e + row * kWidth, kWidth, weight, kWidth);
+        add_product<S>(tile, e + row * kWidth, kWidth, weight, kWidth, op.size);
         METAEDIT_UNROLL
         for (int r = 0; r < kRows; ++r) {
             V found[kOutputs];

@@ -63,6 +63,7 @@ struct Aggregates {
 struct PassMessages {
     Panels edge;
     Panels update;
+    std::int64_t size;  // the true d: what lies behind is zero
     const Block* blocks;
     std::int64_t n_blocks;
     std::int64_t n_nodes;           // V
@@ -79,7 +80,7 @@ struct PassOfficial {
     Panels edge;         // d -> 3 d: forward, backward, edge
     const float* scale;  // [3 d]
     const float* shift;
-    float size;  // the true d, over which LN takes its mean
+    std::int64_t size;  // the true d, over which LN takes its mean
     const Block* blocks;
     std::int64_t n_blocks;
     std::int64_t n_nodes;  // V
@@ -100,6 +101,7 @@ struct EdgeHeads {
         float* values;  // [E], or null: this output is not wanted
     };
     Panels edge;
+    std::int64_t size;  // as above
     const Block* blocks;
     std::int64_t n_blocks;
     std::int64_t n_nodes;  // V

@@ -56,6 +56,7 @@ void read_heads(const Kernels& kernels, const Pass& pass, const PackedNetwork& n
     const std::int64_t last = edge.n_out / kPanel;
     float* const values[] = {model.score, model.relative, model.additive};
     EdgeHeads heads{.edge = edge,
+                    .size = network.sizes.size_e,
                     .blocks = nullptr,
                     .n_blocks = 0,
                     .n_nodes = n,

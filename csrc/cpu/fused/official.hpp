@@ -42,7 +42,7 @@ METAEDIT_INLINE void official_message(const PassOfficial& op, const float* e, co
                         term_of<S, kWidth, kSlot>(op.terms, sources[row + r], targets[row + r], column + j * S::kLanes);
                 }
             }
-            add_product<S>(sums, e + row * kWidth, kWidth, weight, kWidth);
+            add_product<S>(sums, e + row * kWidth, kWidth, weight, kWidth, op.size);
             METAEDIT_UNROLL
             for (int r = 0; r < kRows; ++r) {
                 METAEDIT_UNROLL
@@ -54,7 +54,7 @@ METAEDIT_INLINE void official_message(const PassOfficial& op, const float* e, co
         }
     }
     alignas(64) float inverse[kEdges];
-    const V variance = S::div(S::sums_of(squares), S::all(op.size));
+    const V variance = S::div(S::sums_of(squares), S::all(static_cast<float>(op.size)));
     S::store(inverse, S::div(S::all(1.0F), S::sqrt(S::add(variance, S::all(kEpsilon)))));
     const float* scale = op.scale + kSlot * kWidth;
     const float* shift = op.shift + kSlot * kWidth;

@@ -35,16 +35,25 @@ void set_degrees(const WeightGraph& graph, AlignedFloats& degree) {
     }
 }
 
+// work(i) for i below a multiple of kPanel, a panel's in a loop that the compiler unrolls.
+template <class Work>
+void for_panels(std::int64_t size, const Work& work) {
+    for (std::int64_t panel = 0; panel < size; panel += kPanel) {
+        for (std::int64_t i = 0; i < kPanel; ++i) work(panel + i);
+    }
+}
+
 // Sums 0, and minima behind them infinite.
 void clear(float* row, std::int64_t size, bool minima) {
-    std::fill_n(row, size, 0.0F);
-    if (minima) std::fill_n(row + size, size, std::numeric_limits<float>::infinity());
+    for_panels(size, [&](std::int64_t i) { row[i] = 0.0F; });
+    if (!minima) return;
+    for_panels(size, [&](std::int64_t i) { row[size + i] = std::numeric_limits<float>::infinity(); });
 }
 
 void merge(const float* from, std::int64_t size, bool minima, float* into) {
-    for (std::int64_t i = 0; i < size; ++i) into[i] += from[i];
+    for_panels(size, [&](std::int64_t i) { into[i] += from[i]; });
     if (!minima) return;
-    for (std::int64_t i = size; i < 2 * size; ++i) into[i] = into[i] < from[i] ? into[i] : from[i];
+    for_panels(size, [&](std::int64_t i) { into[size + i] = std::min(from[size + i], into[size + i]); });
 }
 
 }  // namespace
@@ -111,6 +120,7 @@ void Pass::layer(const PackedLayer& layer, float* edges) const {
     share_parts(received, true, [&](const Part& part) {
         kernels_.pass_messages[sizes_.edge_index]({.edge = layer.edge.view(),
                                                    .update = layer.update.view(),
+                                                   .size = sizes_.size_e,
                                                    .blocks = &part.block,
                                                    .n_blocks = 1,
                                                    .n_nodes = n,
@@ -139,7 +149,7 @@ void Pass::layer(const PackedOfficialLayer& layer, float* edges) const {
         kernels_.pass_official[sizes_.edge_index]({.edge = layer.edge.view(),
                                                    .scale = layer.scale.data(),
                                                    .shift = layer.shift.data(),
-                                                   .size = static_cast<float>(sizes_.size_e),
+                                                   .size = sizes_.size_e,
                                                    .blocks = &part.block,
                                                    .n_blocks = 1,
                                                    .n_nodes = n,
@@ -252,8 +262,8 @@ void Pass::finish_aggregates(Range nodes) const {
             float* sum = row + 2 * side * sizes_.edge;
             const float degree = work_.degree[2 * v + side];
             const float scale = degree > 0.0F ? 1.0F / degree : 0.0F;
-            for (std::int64_t i = 0; i < sizes_.edge; ++i) sum[i] *= scale;
-            if (degree == 0.0F) std::fill_n(sum + sizes_.edge, sizes_.edge, 0.0F);
+            for_panels(sizes_.edge, [&](std::int64_t i) { sum[i] *= scale; });
+            if (degree == 0.0F) for_panels(sizes_.edge, [&](std::int64_t i) { sum[sizes_.edge + i] = 0.0F; });
         }
     }
 }

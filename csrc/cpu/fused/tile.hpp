@@ -25,10 +25,11 @@ METAEDIT_INLINE const float* column_of(const float* values, std::int64_t n_in, s
 
 // sums[r][j] += x[r] times vector j of the columns that begin at `weight`; rows of x are `stride` apart. The
 // order of the additions is that of the inputs, whatever the size of the tile: a row's bits are the same in all.
+// From n_used on, the inputs only fill up a width.
 template <class S, int kRows, int kVectors>
 METAEDIT_INLINE void add_product(typename S::V (&sums)[kRows][kVectors], const float* x, std::int64_t stride,
-                                 const float* weight, std::int64_t n_in) {
-    for (std::int64_t k = 0; k < n_in; ++k) {
+                                 const float* weight, std::int64_t n_in, std::int64_t n_used) {
+    for (std::int64_t k = 0; k < n_used; ++k) {
         typename S::V w[kVectors];
         METAEDIT_UNROLL
         for (int j = 0; j < kVectors; ++j) {
@@ -42,6 +43,12 @@ METAEDIT_INLINE void add_product(typename S::V (&sums)[kRows][kVectors], const f
             for (int j = 0; j < kVectors; ++j) sums[r][j] = S::fma(a, w[j], sums[r][j]);
         }
     }
+}
+
+template <class S, int kRows, int kVectors>
+METAEDIT_INLINE void add_product(typename S::V (&sums)[kRows][kVectors], const float* x, std::int64_t stride,
+                                 const float* weight, std::int64_t n_in) {
+    add_product<S>(sums, x, stride, weight, n_in, n_in);
 }
 
 // out[r] = x[r] B + start, or s(it), for the rows of a buffer.
