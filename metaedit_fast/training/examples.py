@@ -106,6 +106,12 @@ class ExampleBatch:
     def mlps(self) -> list[MLP]:
         return [e.mlp for e in self.examples]
 
+    def split(self, theta: Tensor) -> list[MLP]:
+        """The models with other parameters, ``theta [P]`` one after the other."""
+        sizes = [mlp.spec.n_parameters for mlp in self.mlps]
+        parts = torch.split(theta.detach(), sizes)
+        return [mlp.replace(part.numpy()) for mlp, part in zip(self.mlps, parts, strict=True)]
+
     @cached_property
     def graph(self) -> WeightGraphBatch:
         """The weight graphs, model by model, as the kernels take them."""

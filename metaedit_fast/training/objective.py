@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metaedit_fast._core import PackedEditor
 from metaedit_fast.metanet.apply import Heads, weight_step
+from metaedit_fast.metanet.differentiable import differentiable_heads, fits
 from metaedit_fast.metanet.metanetwork import MetanetInputs, Metanetwork
 from metaedit_fast.metanet.native import metanetwork_forward
 from metaedit_fast.requirements import Requirement
@@ -24,9 +25,15 @@ from metaedit_fast.training.examples import ExampleBatch
 LOSS_FLOOR = 1e-4
 
 
-def heads_of(net: Metanetwork, batch: ExampleBatch, condition: Tensor) -> Heads:
-    """What the network gives for the batch, differentiable in its parameters; ``condition`` is ``[M, 4]``."""
-    heads: Heads = net(MetanetInputs.build(batch.mlps, [e.features for e in batch.examples], condition))
+def heads_of(net: Metanetwork, batch: ExampleBatch, condition: Tensor, *, num_threads: int | None = None) -> Heads:
+    """What the network gives for the batch, differentiable in its parameters; ``condition`` is ``[M, 4]``.
+
+    On the kernels where they have the network's sizes, else in torch.
+    """
+    features = [e.features for e in batch.examples]
+    if fits(net.config):
+        return differentiable_heads(net, batch.graph, features, condition, num_threads=num_threads)
+    heads: Heads = net(MetanetInputs.build(batch.mlps, features, condition))
     return heads
 
 

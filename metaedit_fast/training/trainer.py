@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metaedit_fast._core import PanelRows
 from metaedit_fast.atomic import atomic_file
 from metaedit_fast.errors import InvalidCheckpointError
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.metanetwork import Metanetwork
 from metaedit_fast.metanet.native import pack
+from metaedit_fast.models.evaluation import evaluate, predictions_of
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.requirements import Requirement
 from metaedit_fast.threads import thread_count
@@ -44,8 +46,8 @@ class TrainerConfig:
     after ``patience`` evaluations without a better one. Models are drawn with a probability proportional to
     ``n_weights ** -size_exponent`` (ours): at a given sparsity small models are the harder ones, and large
     ones would take most of the time. ``single_output_share`` of the two-class models enter in their
-    single-output form. ``seed`` fixes everything: two runs on one machine with one thread
-    count give the same bits.
+    single-output form. ``seed`` fixes everything: two runs on one machine give the same bits,
+    whatever the number of threads.
     """
 
     steps: int = 1500
@@ -107,7 +109,7 @@ class Trainer:
         self.requirement = requirement
         self.num_threads = thread_count(num_threads)
         self.x = torch.from_numpy(np.ascontiguousarray(x, np.float32))
-        self.x_validation = torch.from_numpy(np.ascontiguousarray(x_validation, np.float32))
+        self.x_validation = np.ascontiguousarray(x_validation, np.float32)
         self.train = ExampleSource(train, config, probe)
         self.validation = ExampleSource(_spread(validation, settings.validation_models), config, probe)
         sizes = np.array([mlp.spec.n_weights for mlp in train], np.float64)
@@ -171,28 +173,33 @@ class Trainer:
         jsd = {}
         for budget in self.settings.budgets:
             found = []
-            for batch in self._validation_batches:
+            for batch, originals in self._validation_batches:
                 budgets = [budget] * len(batch.examples)
                 condition = conditions(self.requirement, budgets)
                 heads = native_heads(packed, batch, condition, num_threads=self.num_threads)
-                edited = relaxed_edit(self.requirement, self.net.config.gamma, batch, heads, budgets)
-                found.append(preservation(batch, edited, self.x_validation, num_threads=self.num_threads))
-            jsd[f"{budget:g}"] = float(torch.cat(found).mean())
+                edited = batch.split(relaxed_edit(self.requirement, self.net.config.gamma, batch, heads, budgets))
+                measured = evaluate(edited, self.x_validation, originals=originals, num_threads=self.num_threads)
+                assert measured.jsd is not None
+                found += measured.jsd.tolist()
+            jsd[f"{budget:g}"] = float(np.mean(found))
         score = sum(math.log(value + 1e-12) for value in jsd.values()) / len(jsd)
         return Evaluation(self.step, score, jsd, self.seconds)
 
     @cached_property
-    def _validation_batches(self) -> list[ExampleBatch]:
+    def _validation_batches(self) -> list[tuple[ExampleBatch, list[PanelRows]]]:
+        """With what the models predict unedited."""
         examples = [self.validation.get(i) for i in range(len(self.validation.mlps))]
         count = self.settings.models_per_step
-        return [ExampleBatch.join(examples[start : start + count]) for start in range(0, len(examples), count)]
+        batches = [ExampleBatch.join(examples[start : start + count]) for start in range(0, len(examples), count)]
+        return [(b, predictions_of(b.mlps, self.x_validation, num_threads=self.num_threads)) for b in batches]
 
     def _train_step(self) -> float:
         settings = self.settings
         batch = self._sample_batch()
         budgets = self.requirement.sample_budgets(self.rng, len(batch.examples)).tolist()
         rows = self.x[torch.from_numpy(self.rng.integers(0, len(self.x), settings.rows_per_step))]
-        heads = heads_of(self.net, batch, conditions(self.requirement, budgets))
+        condition = conditions(self.requirement, budgets)
+        heads = heads_of(self.net, batch, condition, num_threads=self.num_threads)
         edited = relaxed_edit(self.requirement, self.net.config.gamma, batch, heads, budgets)
         loss = loss_of(preservation(batch, edited, rows, num_threads=self.num_threads))
         loss.backward()  # type: ignore[no-untyped-call]
