@@ -9,13 +9,14 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
 from metaedit_fast import _core  # noqa: E402
 from metaedit_fast.graph import WeightGraphBatch  # noqa: E402
+from metaedit_fast.kernels.reference import Topology, flat_edges  # noqa: E402
 from metaedit_fast.metanet import differentiable  # noqa: E402
 from metaedit_fast.metanet.apply import Heads  # noqa: E402
 from metaedit_fast.metanet.config import MetanetConfig  # noqa: E402
@@ -133,6 +134,27 @@ class Case:
         return {name: torch.zeros_like(p) if g is None else g for name, g, p in parts}
 
 
+def smallest_lead(case: Case) -> float:
+    """How far, at least, a node's largest message is ahead of the next, in any component, of the reference."""
+    edges = WeightGraphBatch.from_mlps(case.mlps, order="shape").to_edge_index()
+    leads = [np.inf]
+    gather = Topology.gather
+
+    def watch(topology: Topology, q: list[torch.Tensor], *, towards_target: bool, maximum: bool) -> torch.Tensor:
+        nodes = edges[int(towards_target)]
+        for column in flat_edges(q).detach().numpy().T if maximum else ():
+            order = np.lexsort((column, nodes))
+            ends = np.flatnonzero(np.diff(nodes[order], append=-1))
+            ends = ends[(ends > 0) & (nodes[order][ends] == nodes[order][ends - 1])]
+            leads.extend(column[order][ends] - column[order][ends - 1])
+        return gather(topology, q, towards_target=towards_target, maximum=maximum)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Topology, "gather", watch)
+        case.reference()
+    return float(min(leads))
+
+
 def expect_close(got: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     # A gradient that is nearly zero beside all others, as a sum of large terms, has the error of these terms.
     floor = 1e-3 * max(float(g.norm()) for g in expected.values())
@@ -162,7 +184,9 @@ def test_gradients_of_every_shape(isa: str, name: str, shape: str) -> None:
 @settings(max_examples=15, deadline=None)
 @given(models=st.lists(specs(), min_size=1, max_size=4), name=st.sampled_from(list(CONFIGS)), seed=st.integers(0, 99))
 def test_gradients_of_ragged_batches(isa: str, models: list[MLPSpec], name: str, seed: int) -> None:
-    check(Case.random(CONFIGS[name], models, seed), isa)
+    case = Case.random(CONFIGS[name], models, seed)
+    assume(smallest_lead(case) > 2e-6)  # where two messages are as large but for rounding, the gradient jumps
+    check(case, isa)
 
 
 @pytest.mark.parametrize("name", ["shipped", "official", "mask only"])
