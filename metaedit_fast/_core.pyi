@@ -86,6 +86,9 @@ class MlpShape:
         is_regressor: bool,
     ) -> None: ...
 
+class EditShape:
+    def __init__(self, mlp: MlpShape, owned: Sequence[tuple[bool, bool]]) -> None: ...
+
 class PanelRows:
     def __init__(self, x: _Float32) -> None: ...
 
@@ -145,6 +148,30 @@ def metanetwork_forward(
     precision: str = "float32",
     out: tuple[_Float32, _Float32, _Float32, _Float32] | None = None,
 ) -> tuple[_Float32, _Float32, _Float32, _Float32]: ...
+def model_features(
+    shape: EditShape,
+    theta: _Float32,
+    *,
+    n_node_types: int,
+    statistics: tuple[_Float32, _Float32, _Float32, _Float32] | None = None,
+    isa: str | None = None,
+) -> tuple[_Float32, _Float32, _Int64, _Float32, _Float32]: ...
+def edit_models(
+    editor: PackedEditor,
+    shapes: Sequence[EditShape],
+    theta: _Float32,
+    theta_offsets: _Int64,
+    condition: _Float32,
+    gain: _Float32,
+    kept: _Int64,
+    *,
+    n_inputs: int,
+    probe: Sequence[PanelRows] | None,
+    scores: bool = False,
+    num_threads: int,
+    isa: str | None = None,
+    precision: str = "float32",
+) -> tuple[_Float32, _Float32 | None, _Int64, NDArray[np.float64]]: ...
 def mlp_logits(
     models: Sequence[tuple[MlpShape, _Float32, PanelRows]],
     *,

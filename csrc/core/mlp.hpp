@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -122,6 +123,21 @@ struct EvaluationTask {
     const std::int64_t* cells;  // [rows], where in `counts` a row is counted if class 0 is predicted
     std::int64_t* counts;       // [n_counts]; null: not wanted
     std::int64_t n_counts;
+};
+
+// Statistics of one network after the other on one thread, in memory that is reused.
+class MlpStatisticsRunner {
+  public:
+    explicit MlpStatisticsRunner(Isa isa);
+    ~MlpStatisticsRunner();
+    MlpStatisticsRunner(MlpStatisticsRunner&&) noexcept;
+    MlpStatisticsRunner& operator=(MlpStatisticsRunner&&) = delete;
+
+    void run(const StatisticsTask& task);
+
+  private:
+    struct Memory;
+    std::unique_ptr<Memory> memory_;
 };
 
 // All tasks, the costliest first, on up to n_threads threads of this call's own (one of them the caller's).

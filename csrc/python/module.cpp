@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "core/message_passing.hpp"
+#include "python/edit.hpp"
 #include "python/gradient.hpp"
 #include "python/metanetwork.hpp"
 #include "python/mlp.hpp"
@@ -166,6 +167,7 @@ PYBIND11_MODULE(_core, m) {
     bind_mlp(m);
     bind_training(m);
     bind_gradient(m);
+    bind_edit(m);
     m.def(
         "isa", &active_isa_name,
         "The instruction set whose kernels run: the one that METAEDIT_ISA names, else the best of available_isas().\n\n"

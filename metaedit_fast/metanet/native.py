@@ -1,7 +1,9 @@
-"""The whole metanetwork on the compiled kernels, for a batch of models: no torch needed."""
+"""The metanetwork, and whole edits, on the compiled kernels, for a batch of models: no torch needed."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,9 +14,14 @@ from metaedit_fast.graph import WeightGraphBatch
 from metaedit_fast.metanet.apply import SCORE_GAIN, Heads
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.metanet.features import ModelFeatures
+from metaedit_fast.models import native as mlps
+from metaedit_fast.models.mlp import MLP
+from metaedit_fast.models.spec import MLPSpec
 from metaedit_fast.threads import thread_count
 
 Float32 = NDArray[np.float32]
+KEEP_ALL = -1
+EDITED, TOO_LARGE, NAN_SCORE = 0, 1, 2
 
 # Each with its bound on the error of a layer, norm-wise against float64; that of a network is about twice as large.
 PRECISIONS = {"float32": 1e-6, "bf16x3": 1e-5, "bf16": 5e-3}
@@ -88,3 +95,82 @@ def metanetwork_forward(
         out=None if out is None else (out.score, out.relative, out.additive, out.node),
     )
     return Heads(*found)
+
+
+@functools.lru_cache(maxsize=4096)
+def edit_shape_of(spec: MLPSpec) -> _core.EditShape:
+    """The architecture, its weight graph and what a model of it owns, as the kernels take them."""
+    return _core.EditShape(mlps.shape_of(spec), [(layer.bias, layer.norm_affine) for layer in spec.layers])
+
+
+def model_features(
+    mlp: MLP, config: MetanetConfig, statistics: mlps.Statistics | None = None, *, isa: str | None = None
+) -> ModelFeatures:
+    """``features.model_features`` on the compiled kernels; ``statistics`` are those of ``models.native``.
+
+    Raises ``ValueError`` where they are missing or not read, or where the model's outputs do not fit.
+    """
+    if config.probe is not (statistics is not None):
+        raise ValueError(f"statistics: expected {'some' if config.probe else 'None'} where probe is {config.probe}")
+    edge, node, node_type, saliency, rms = _core.model_features(
+        edit_shape_of(mlp.spec), mlp.theta, n_node_types=config.n_node_types, statistics=statistics, isa=isa
+    )
+    widths = mlp.spec.widths
+    return ModelFeatures(edge, node, node_type, saliency, np.repeat(rms, np.multiply(widths[:-1], widths[1:])))
+
+
+@dataclasses.dataclass(frozen=True)
+class Edits:
+    """What ``edit_models`` gives for M models: ``theta`` (θ', float32 ``[P]``, models one after the other),
+    ``status`` (int64 ``[M]``: ``EDITED``; else θ' is θ, because float32 cannot hold the model's features
+    (``TOO_LARGE``) or a score is NaN (``NAN_SCORE``)), ``seconds`` that a thread worked on each model
+    (float64 ``[M]``), and ``scores`` (float32, of all weights) where they were asked for.
+    """
+
+    theta: Float32
+    status: NDArray[np.int64]
+    seconds: NDArray[np.float64]
+    scores: Float32 | None
+
+
+def edit_models(
+    editor: _core.PackedEditor,
+    config: MetanetConfig,
+    batch: WeightGraphBatch,
+    condition: Float32,
+    gain: Float32,
+    kept: NDArray[np.int64],
+    *,
+    probe: Sequence[_core.PanelRows] | None = None,
+    scores: bool = False,
+    num_threads: int | None = None,
+    isa: str | None = None,
+) -> Edits:
+    """Whole edits of a batch: features, network, ranking and write-back in one call, a model a thread.
+
+    For each of the M models: ``condition [M, 4]`` (``Requirement.condition``), ``gain [M]`` of the residual,
+    both float32, and ``kept``, int64 ``[M]``: how many weights of the highest score the mask keeps, or
+    ``KEEP_ALL`` for no mask. ``probe`` is the rows of each model (``models.native.rows_of``), exactly where
+    ``config.probe``. Between θ and θ' nothing is stored but the values of one model a thread.
+    Threads and ``isa`` as in ``metanetwork_forward``; so is what a result depends on.
+
+    Equivalent to: ``edited_theta`` of ``model_features``, the network's heads and ``Pruning.mask``.
+
+    Raises ``ValueError`` for a wrong shape, layout, ``kept``, number of threads or instruction set, for models
+    that do not fit ``config``, and for a probe that is missing or not read; ``TypeError`` for a wrong dtype.
+    """
+    theta, found, status, seconds = _core.edit_models(
+        editor,
+        [edit_shape_of(spec) for spec in batch.specs],
+        batch.theta,
+        batch.theta_offsets,
+        condition,
+        gain,
+        kept,
+        n_inputs=config.n_inputs,
+        probe=probe,
+        scores=scores,
+        num_threads=thread_count(num_threads),
+        isa=isa,
+    )
+    return Edits(theta, status, seconds, found)

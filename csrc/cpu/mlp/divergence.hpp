@@ -20,7 +20,7 @@ METAEDIT_INLINE void log_softmax(const LogSoftmax& op) {
         for (std::int64_t c = 0; c < op.n; ++c) {
             sum = S::add(sum, exp_of_negative<S>(S::sub(S::load(z + c * kPanelRows), largest)));
         }
-        const V log_sum = log_from_one<S>(sum);
+        const V log_sum = log_of_normal<S>(sum);
         if (single) {
             S::store(out, S::sub(S::sub(zero, largest), log_sum));
             out += kPanelRows;

@@ -56,14 +56,15 @@ METAEDIT_INLINE typename S::V twice_atanh(typename S::V t) {
     return S::mul(t, polynomial<S>(S::mul(t, t), kAtanh));
 }
 
-// ln x for finite x >= 1: 2e-7. NaN for infinity.
+// ln x for positive normal x: 2e-7. NaN for infinity.
 template <class S>
-METAEDIT_INLINE typename S::V log_from_one(typename S::V x) {
+METAEDIT_INLINE typename S::V log_of_normal(typename S::V x) {
     using V = typename S::V;
     V exponent;
     const V m = S::split(x, exponent);
     const V one = S::all(1.0F);
-    const V y = S::fma(exponent, S::all(kLn2), twice_atanh<S>(S::div(S::sub(m, one), S::add(m, one))));
+    const V near = twice_atanh<S>(S::div(S::sub(m, one), S::add(m, one)));
+    const V y = S::fma(exponent, S::all(kLn2High), S::fma(exponent, S::all(kLn2Low), near));
     return S::fma(x, S::all(0.0F), y);  // the bits of a NaN split into a number
 }
 

@@ -153,6 +153,18 @@ void Worker::run(const StatisticsTask& task) {
 
 }  // namespace
 
+struct MlpStatisticsRunner::Memory {
+    Worker worker;
+};
+
+MlpStatisticsRunner::MlpStatisticsRunner(Isa isa) : memory_(new Memory{Worker(mlp::kernels_of(isa))}) {}
+MlpStatisticsRunner::~MlpStatisticsRunner() = default;
+MlpStatisticsRunner::MlpStatisticsRunner(MlpStatisticsRunner&&) noexcept = default;
+
+void MlpStatisticsRunner::run(const StatisticsTask& task) {
+    memory_->worker.run(task);
+}
+
 void mlp_logits(std::span<const LogitsTask> tasks, Isa isa, int n_threads) {
     mlp::share_out<Worker>(tasks, isa, n_threads);
 }
