@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from metaedit_fast.atomic import write_atomically
+from metaedit_fast.editing.batch import edit_models
 from metaedit_fast.editing.engines import Engine, check_engine, start_engine
 from metaedit_fast.editing.info import EditorInfo, Envelope
 from metaedit_fast.errors import InvalidEditorError, UnsupportedModelError
 from metaedit_fast.export import files
 from metaedit_fast.export.weights import Weights, checked_weights, network_weights
-from metaedit_fast.metanet.apply import edited_theta
-from metaedit_fast.metanet.features import ModelFeatures, model_features
+from metaedit_fast.graph import WeightGraphBatch
 from metaedit_fast.models.mlp import MLP
-from metaedit_fast.models.statistics import probe_statistics
-from metaedit_fast.requirements import get_requirement
+from metaedit_fast.models.spec import MLPSpec
 
 if TYPE_CHECKING:
     from metaedit_fast.metanet.metanetwork import Metanetwork
@@ -67,8 +67,10 @@ class Editor:
     ) -> None:
         self.info = info
         self.weights: Mapping[str, NDArray[np.float32]] = checked_weights(info.config, weights)
-        self.probe = None if probe is None else _probe_rows(probe, info.config.n_inputs)
+        self.probe = None if probe is None else self.probe_rows(probe)
         self._lock = threading.Lock()
+        # Many models have the same architecture, or come again.
+        self._checks = functools.lru_cache(maxsize=4096)(functools.partial(_check_spec, info))
         check_engine(engine, precision)
         self.engine = engine
         self.precision = precision
@@ -145,32 +147,27 @@ class Editor:
         less evidence. An activation or norm that was never seen is a reason: what the metanetwork
         knows of it is its random start.
         """
-        spec, config, envelope = mlp.spec, self.info.config, self.info.envelope
-        hidden = spec.layers[:-1]
-        reasons, notes = [], []
-        if spec.output == "identity":
-            reasons.append("expected a classifier, got a regressor (output 'identity')")
-        try:
-            config.node_types(spec)
-        except ValueError as error:
-            reasons.append(str(error))
-        if not mlp.is_finite:
-            reasons.append("parameters: expected finite values, got NaN or infinity")
-        for name, seen, found in (
-            ("activations", envelope.activations, {layer.activation for layer in hidden}),
-            ("norms", envelope.norms, {layer.norm for layer in hidden}),
-        ):
-            if new := found - set(seen):
-                reasons.append(f"{name}: the editor was trained on {', '.join(seen)}; got {', '.join(sorted(new))}")
-        widths = [layer.width for layer in hidden]
-        for name, (low, high), numbers in (
-            ("hidden layers", envelope.depth, [len(hidden)]),
-            ("neurons in a layer", envelope.width, widths),
-            ("skip connections", (0, envelope.max_skips), [len(spec.skips)]),
-        ):
-            if outside := sorted({n for n in numbers if not low <= n <= high}):
-                notes.append(f"{name}: the editor was trained on {low} to {high}; got {', '.join(map(str, outside))}")
-        return Check(tuple(reasons), tuple(notes))
+        found = self.check_spec(mlp.spec)
+        if mlp.is_finite:
+            return found
+        return Check((*found.reasons, "parameters: expected finite values, got NaN or infinity"), found.notes)
+
+    def check_spec(self, spec: MLPSpec) -> Check:
+        """What ``check`` says of a model with this architecture and finite parameters."""
+        return self._checks(spec)
+
+    def probe_rows(self, probe: ArrayLike) -> NDArray[np.float32]:
+        """``probe`` as float32 rows ``[rows, n_inputs]``, a copy.
+
+        Raises ``ValueError`` unless it has at least one row, this many columns and finite values.
+        """
+        n_inputs = self.info.config.n_inputs
+        rows = np.array(probe, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != n_inputs or len(rows) == 0:
+            raise ValueError(f"probe: expected shape [rows, {n_inputs}], got {rows.shape}")
+        if not np.isfinite(rows).all():
+            raise ValueError("probe: expected finite values, got NaN or infinity")
+        return rows
 
     def edit_theta(self, mlp: MLP, budget: float, *, probe: ArrayLike | None = None) -> NDArray[np.float32]:
         """θ' of ``mlp`` at ``budget``, float32 ``[n_parameters]``, a new array; ``mlp`` stays as it is.
@@ -183,33 +180,37 @@ class Editor:
         receives, so they bypass the model's normalisation. The result depends on these arguments alone.
 
         Raises ``ValueError`` for a budget out of range or a probe that is missing or unfit, and
-        ``UnsupportedModelError`` where ``check`` has reasons to refuse.
+        ``UnsupportedModelError`` where ``check`` has reasons to refuse or float32 cannot hold what is computed.
         """
-        requirement = get_requirement(self.info.requirement)
-        budget = requirement.check_budget(budget)
-        if budget == 0:
-            return np.array(mlp.theta, np.float32)
-        if reasons := self.check(mlp).reasons:
-            raise UnsupportedModelError("; ".join(reasons))
-        features = self._features(mlp, probe)
-        heads = self.prepare().heads(mlp, features, requirement.condition(budget))
-        mask = requirement.mask(mlp.theta[: mlp.spec.n_weights], heads.score, budget)
-        gain = self.info.config.gamma * requirement.residual_share(budget)
-        return edited_theta(mlp.spec, mlp.theta, features, heads, mask, gain)
+        found = edit_models(self, [mlp], budget, probe=probe, num_threads=1)
+        if found.failures:
+            raise found.failures[0]
+        return found.thetas[0]
 
-    def _features(self, mlp: MLP, probe: ArrayLike | None) -> ModelFeatures:
-        statistics = None
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
-            if self.info.config.probe and probe is not None:
-                statistics = probe_statistics(mlp, _probe_rows(probe, self.info.config.n_inputs))
-            elif self.info.config.probe and self.probe is not None:
-                # Its own rows are in the form that the first layers of its training's models received.
-                statistics = probe_statistics(mlp.without_normalisation(), self.probe)
-            features = model_features(mlp, self.info.config, statistics)
-        for values in (features.edge, features.node, features.saliency, features.rms):
-            if not np.isfinite(values).all():
-                raise UnsupportedModelError("the weights or activations are so large that float32 cannot hold them")
-        return features
+    def edit_batch(
+        self,
+        models: WeightGraphBatch | Sequence[MLP],
+        budget: float | Sequence[float],
+        *,
+        probe: ArrayLike | None = None,
+        num_threads: int | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """θ' of many models, each as ``edit_theta`` gives it to the bit, in one native call.
+
+        ``models`` is a ``WeightGraphBatch``, which saves building one, or M models; ``budget`` is one number
+        for all or M of them. Gives M float32 arrays ``[n_parameters]``, views of one new array. A model is
+        edited by one of ``num_threads`` threads (default: ``METAEDIT_NUM_THREADS``, else as many as this
+        process may use), the largest first; beside the result, only what the threads' present models need is
+        held in memory. ``probe`` is as for ``edit_theta``, but a batch knows no normalisation of inputs: for one,
+        it is rows as the first layers receive them.
+
+        Raises ``ValueError`` as ``edit_theta`` and for a number of budgets that is not M;
+        ``UnsupportedModelError``, which names the first such model, where one cannot be edited.
+        """
+        found = edit_models(self, models, budget, probe=probe, num_threads=num_threads)
+        for m in sorted(found.failures):
+            raise UnsupportedModelError(f"models[{m}]: {found.failures[m]}") from found.failures[m]
+        return found.thetas
 
     def prepare(self) -> Engine:
         """Start the engine, once; the first edit does it otherwise, and takes that much longer."""
@@ -240,13 +241,30 @@ class Editor:
         )
 
 
-def _probe_rows(probe: ArrayLike, n_inputs: int) -> NDArray[np.float32]:
-    rows = np.array(probe, np.float32)
-    if rows.ndim != 2 or rows.shape[1] != n_inputs or len(rows) == 0:
-        raise ValueError(f"probe: expected shape [rows, {n_inputs}], got {rows.shape}")
-    if not np.isfinite(rows).all():
-        raise ValueError("probe: expected finite values, got NaN or infinity")
-    return rows
+def _check_spec(info: EditorInfo, spec: MLPSpec) -> Check:
+    envelope, hidden = info.envelope, spec.layers[:-1]
+    reasons, notes = [], []
+    if spec.output == "identity":
+        reasons.append("expected a classifier, got a regressor (output 'identity')")
+    try:
+        info.config.node_types(spec)
+    except ValueError as error:
+        reasons.append(str(error))
+    for name, seen, found in (
+        ("activations", envelope.activations, {layer.activation for layer in hidden}),
+        ("norms", envelope.norms, {layer.norm for layer in hidden}),
+    ):
+        if new := found - set(seen):
+            reasons.append(f"{name}: the editor was trained on {', '.join(seen)}; got {', '.join(sorted(new))}")
+    widths = [layer.width for layer in hidden]
+    for name, (low, high), numbers in (
+        ("hidden layers", envelope.depth, [len(hidden)]),
+        ("neurons in a layer", envelope.width, widths),
+        ("skip connections", (0, envelope.max_skips), [len(spec.skips)]),
+    ):
+        if outside := sorted({n for n in numbers if not low <= n <= high}):
+            notes.append(f"{name}: the editor was trained on {low} to {high}; got {', '.join(map(str, outside))}")
+    return Check(tuple(reasons), tuple(notes))
 
 
 def load_editor(source: str | Path, *, engine: str = "native", precision: str = "float32") -> Editor:

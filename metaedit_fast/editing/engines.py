@@ -1,21 +1,72 @@
-"""What runs a metanetwork without torch: the compiled kernels, or ONNX Runtime. In float32 they agree to rounding."""
+"""What edits without torch: the compiled kernels, or ONNX Runtime. In float32 they agree to rounding."""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metaedit_fast import _core
+from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.export.weights import Weights
 from metaedit_fast.graph import WeightGraphBatch
-from metaedit_fast.metanet.apply import Heads
+from metaedit_fast.metanet import native
+from metaedit_fast.metanet.apply import Heads, edited_theta
 from metaedit_fast.metanet.config import MetanetConfig
-from metaedit_fast.metanet.features import ModelFeatures
+from metaedit_fast.metanet.features import ModelFeatures, model_features
 from metaedit_fast.models.mlp import MLP
+from metaedit_fast.models.statistics import probe_statistics
+from metaedit_fast.requirements import Requirement
 
 ENGINES = ("native", "onnxruntime")
 PRECISIONS = ("float32", "bf16x3", "bf16")
+
+Float32 = NDArray[np.float32]
+
+_TOO_LARGE = "the weights or activations are so large that float32 cannot hold them"
+_NAN_SCORE = "scores: expected numbers, got NaN"
+
+
+@dataclasses.dataclass(frozen=True)
+class EditJob:
+    """Models that fit the editor, each with a budget above 0, and what they are edited with.
+
+    ``rows`` is the probe as the first layer of each model receives it, exactly where ``config.probe``.
+    """
+
+    batch: WeightGraphBatch
+    budgets: Sequence[float]
+    rows: Sequence[_core.PanelRows] | None
+    requirement: Requirement
+    config: MetanetConfig
+
+    @cached_property
+    def conditions(self) -> Float32:
+        """``Requirement.condition`` of every model's budget, ``[M, 4]``."""
+        known = {budget: self.requirement.condition(budget) for budget in set(self.budgets)}
+        return np.array([known[budget] for budget in self.budgets], np.float32).reshape(-1, 4)
+
+    def gain(self, model: int) -> float:
+        """The factor of the learned residual: γ times the requirement's share of it."""
+        return self.config.gamma * self.requirement.residual_share(self.budgets[model])
+
+
+@dataclasses.dataclass(frozen=True)
+class Edits:
+    """Edited models: ``theta`` (float32 ``[P]``, the models of the job one after the other; θ itself where a
+    model failed), ``failures`` by the model's number, ``seconds`` that a thread worked on each (float64 ``[M]``).
+    """
+
+    theta: Float32
+    failures: dict[int, Exception]
+    seconds: NDArray[np.float64]
 
 
 class Engine(Protocol):
@@ -26,8 +77,12 @@ class Engine(Protocol):
         """The precision that it computes in: the one that was asked for, or a finer one."""
         ...
 
-    def heads(self, mlp: MLP, features: ModelFeatures, condition: NDArray[np.float32]) -> Heads:
+    def heads(self, mlp: MLP, features: ModelFeatures, condition: Float32) -> Heads:
         """What the metanetwork gives for one model; ``condition`` is ``[4]`` (``Requirement.condition``)."""
+        ...
+
+    def edit(self, job: EditJob, *, num_threads: int) -> Edits:
+        """Edit all models of a job; the result for one depends neither on the others nor on the threads."""
         ...
 
 
@@ -35,21 +90,107 @@ class NativeEngine:
     """The compiled kernels, on the instruction set that ``METAEDIT_ISA`` names or the best the machine has."""
 
     def __init__(self, config: MetanetConfig, weights: Weights, precision: str = "float32") -> None:
-        from metaedit_fast.metanet import native
-
+        self._config = config
         self._packed = native.pack(config, weights)
-        self._forward = native.metanetwork_forward
         self._precision = precision
 
     @property
     def arithmetic(self) -> str:
         return self._packed.arithmetic(self._precision)
 
-    def heads(self, mlp: MLP, features: ModelFeatures, condition: NDArray[np.float32]) -> Heads:
-        """One model on the calling thread; ``edit`` shares models out to threads."""
+    def heads(self, mlp: MLP, features: ModelFeatures, condition: Float32) -> Heads:
+        """One model on the calling thread."""
         batch = WeightGraphBatch.from_mlps([mlp])
         rows = condition.reshape(1, -1)
-        return self._forward(self._packed, batch, [features], rows, num_threads=1, precision=self._precision)
+        return native.metanetwork_forward(
+            self._packed, batch, [features], rows, num_threads=1, precision=self._precision
+        )
+
+    def edit(self, job: EditJob, *, num_threads: int) -> Edits:
+        """All models in one native call. Masks come from there too where the requirement ranks all weights alike
+        (``Requirement.kept_weights``), else from ``Requirement.mask``.
+        """
+        batch, specs = job.batch, job.batch.specs
+        kept = [job.requirement.kept_weights(s.n_weights, b) for s, b in zip(specs, job.budgets, strict=True)]
+        masked_here = [m for m, count in enumerate(kept) if count is None]
+        found = native.edit_models(
+            self._packed,
+            self._config,
+            batch,
+            job.conditions,
+            np.array([job.gain(m) for m in range(len(specs))], np.float32),
+            np.array([native.KEEP_ALL if count is None else count for count in kept], np.int64),
+            probe=job.rows,
+            scores=bool(masked_here),
+            num_threads=num_threads,
+            precision=self._precision,
+        )
+        failures: dict[int, Exception] = {
+            int(m): UnsupportedModelError(_TOO_LARGE if found.status[m] == native.TOO_LARGE else _NAN_SCORE)
+            for m in np.flatnonzero(found.status)
+        }
+        if found.scores is not None:
+            first = [0, *itertools.accumulate(spec.n_weights for spec in specs)]
+            for m in masked_here:
+                if m not in failures:
+                    weights = batch.theta_of(m)[: specs[m].n_weights]
+                    mask = job.requirement.mask(weights, found.scores[first[m] : first[m + 1]], job.budgets[m])
+                    found.theta[batch.theta_offsets[m] :][: weights.size][~mask] = 0.0
+        return Edits(found.theta, failures, found.seconds)
+
+
+class SessionEngine:
+    """The metanetwork as an ONNX graph in ONNX Runtime; features and write-back in numpy."""
+
+    def __init__(self, config: MetanetConfig, weights: Weights) -> None:
+        from metaedit_fast.export.onnx import build_metanetwork
+        from metaedit_fast.export.session import EditorSession
+
+        self._session = EditorSession(build_metanetwork(config, weights))
+
+    @property
+    def arithmetic(self) -> str:
+        return self._session.arithmetic
+
+    def heads(self, mlp: MLP, features: ModelFeatures, condition: Float32) -> Heads:
+        """One model on the calling thread."""
+        return self._session.heads(mlp, features, condition)
+
+    def edit(self, job: EditJob, *, num_threads: int) -> Edits:
+        """One model a task of a pool of threads, because ONNX Runtime and numpy release the lock."""
+        batch = job.batch
+        theta, failures = batch.theta.copy(), dict[int, Exception]()
+        seconds = np.zeros(batch.n_models)
+
+        def edit_one(m: int) -> None:
+            started = time.perf_counter()
+            try:
+                theta[batch.theta_offsets[m] : batch.theta_offsets[m + 1]] = self._edited(job, m)
+            except ValueError as error:
+                failures[m] = error
+            seconds[m] = time.perf_counter() - started
+
+        with ThreadPoolExecutor(min(num_threads, max(1, batch.n_models))) as pool:
+            for _ in pool.map(edit_one, range(batch.n_models)):
+                pass
+        return Edits(theta, failures, seconds)
+
+    def _edited(self, job: EditJob, m: int) -> Float32:
+        mlp = MLP(job.batch.specs[m], job.batch.theta_of(m))
+        features = _finite_features(mlp, job.config, None if job.rows is None else job.rows[m])
+        heads = self.heads(mlp, features, job.conditions[m])
+        mask = job.requirement.mask(mlp.theta[: mlp.spec.n_weights], heads.score, job.budgets[m])
+        with np.errstate(over="ignore", invalid="ignore"):  # whoever edits looks at the result
+            return edited_theta(mlp.spec, mlp.theta, features, heads, mask, job.gain(m))
+
+
+def _finite_features(mlp: MLP, config: MetanetConfig, rows: _core.PanelRows | None) -> ModelFeatures:
+    with np.errstate(over="ignore", invalid="ignore"):
+        features = model_features(mlp, config, None if rows is None else probe_statistics(mlp, rows))
+    for values in (features.edge, features.node, features.saliency, features.rms):
+        if not np.isfinite(values).all():
+            raise UnsupportedModelError(_TOO_LARGE)
+    return features
 
 
 def check_engine(name: str, precision: str) -> None:
@@ -64,9 +205,4 @@ def check_engine(name: str, precision: str) -> None:
 
 def start_engine(name: str, config: MetanetConfig, weights: Weights, precision: str = "float32") -> Engine:
     """The engine called ``name`` for a precision that ``check_engine`` let pass."""
-    if name == "native":
-        return NativeEngine(config, weights, precision)
-    from metaedit_fast.export.onnx import build_metanetwork
-    from metaedit_fast.export.session import EditorSession
-
-    return EditorSession(build_metanetwork(config, weights))
+    return NativeEngine(config, weights, precision) if name == "native" else SessionEngine(config, weights)

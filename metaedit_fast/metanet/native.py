@@ -145,6 +145,7 @@ def edit_models(
     scores: bool = False,
     num_threads: int | None = None,
     isa: str | None = None,
+    precision: str = "float32",
 ) -> Edits:
     """Whole edits of a batch: features, network, ranking and write-back in one call, a model a thread.
 
@@ -152,7 +153,7 @@ def edit_models(
     both float32, and ``kept``, int64 ``[M]``: how many weights of the highest score the mask keeps, or
     ``KEEP_ALL`` for no mask. ``probe`` is the rows of each model (``models.native.rows_of``), exactly where
     ``config.probe``. Between θ and θ' nothing is stored but the values of one model a thread.
-    Threads and ``isa`` as in ``metanetwork_forward``; so is what a result depends on.
+    Threads, ``isa`` and ``precision`` as in ``metanetwork_forward``; so is what a result depends on.
 
     Equivalent to: ``edited_theta`` of ``model_features``, the network's heads and ``Pruning.mask``.
 
@@ -172,5 +173,6 @@ def edit_models(
         scores=scores,
         num_threads=thread_count(num_threads),
         isa=isa,
+        precision=precision,
     )
     return Edits(theta, status, seconds, found)

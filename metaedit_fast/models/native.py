@@ -73,8 +73,10 @@ def value_and_gradient(
     return _core.mlp_divergence([item], num_threads=1, isa=isa)[0]
 
 
-def probe_statistics(mlp: MLP, x: ArrayLike, *, isa: str | None = None) -> Statistics:
+def probe_statistics(mlp: MLP, x: ArrayLike | _core.PanelRows, *, isa: str | None = None) -> Statistics:
     """``(mean, std, gradient, edge)`` as ``statistics.ProbeStatistics`` has them, all layers in one array each.
+
+    ``x`` is rows, or what ``rows_of`` made of them.
 
     Raises ``ValueError`` for no rows or a wrong shape.
     """
@@ -109,7 +111,7 @@ def values_and_gradients(
 
 
 def probe_statistics_of(
-    mlps: Sequence[MLP], x: ArrayLike, *, num_threads: int | None = None, isa: str | None = None
+    mlps: Sequence[MLP], x: ArrayLike | _core.PanelRows, *, num_threads: int | None = None, isa: str | None = None
 ) -> list[Statistics]:
     """``probe_statistics`` of many models on the same rows."""
     return _core.mlp_statistics(items_of(mlps, x), num_threads=thread_count(num_threads), isa=isa)
@@ -135,16 +137,22 @@ def refined(
     return _core.mlp_refine(items, steps=steps, num_threads=thread_count(num_threads), isa=isa)
 
 
-def items_of(mlps: Sequence[MLP], x: ArrayLike) -> list[Item]:
-    """The models with their rows; models with the same normalisation share one copy of the rows."""
+def rows_of_all(mlps: Sequence[MLP], x: ArrayLike) -> list[_core.PanelRows]:
+    """``rows_of`` of many models on the same rows; models with the same normalisation share one copy."""
     shared: dict[tuple[int, bytes | None, bytes | None], _core.PanelRows] = {}
-    items = []
+    found = []
     for mlp in mlps:
         key = (mlp.spec.n_inputs, _bytes(mlp.input_scale), _bytes(mlp.input_shift))
         if key not in shared:
             shared[key] = rows_of(mlp, x)
-        items.append((shape_of(mlp.spec), mlp.theta, shared[key]))
-    return items
+        found.append(shared[key])
+    return found
+
+
+def items_of(mlps: Sequence[MLP], x: ArrayLike | _core.PanelRows) -> list[Item]:
+    """The models with their rows; models with the same normalisation share one copy of the rows."""
+    rows = [x] * len(mlps) if isinstance(x, _core.PanelRows) else rows_of_all(mlps, x)
+    return [(shape_of(mlp.spec), mlp.theta, panels) for mlp, panels in zip(mlps, rows, strict=True)]
 
 
 def _bytes(array: Float32 | None) -> bytes | None:

@@ -8,6 +8,7 @@ import itertools
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from metaedit_fast import _core
 from metaedit_fast.models import native
 from metaedit_fast.models.mlp import MLP
 
@@ -39,9 +40,10 @@ class ProbeStatistics:
     edge: Floats32
 
 
-def probe_statistics(mlp: MLP, x: ArrayLike) -> ProbeStatistics:
-    """Statistics of ``mlp`` on rows ``[rows, n_inputs]``; no labels are needed.
+def probe_statistics(mlp: MLP, x: ArrayLike | _core.PanelRows) -> ProbeStatistics:
+    """Statistics of ``mlp`` on rows ``[rows, n_inputs]``, or on what ``native.rows_of`` made of rows.
 
+    No labels are needed.
     Two classes (or one output) take one backward pass, C > 2 classes take C. The sum over the
     classes is exact. A regressor (``output == "identity"``) has no classes; its Fisher information is
     that of a Gaussian of unit variance around the outputs, ``g_j² = Σ_c (∂u_c / ∂z_j)²``.

@@ -47,6 +47,12 @@ class Requirement(Protocol):
         """Which weights stay, given the metanetwork's scores: exact. All arrays are ``[n_weights]``."""
         ...
 
+    def kept_weights(self, n_weights: int, budget: float) -> int | None:
+        """How many weights stay, where ``mask`` keeps exactly those of the highest scores, of equal ones the first,
+        and ranks weights that are zero already last: the native edit then masks itself. None for any other mask.
+        """
+        ...
+
     def relaxed_mask(self, scores: Tensor, sizes: Sequence[int], budgets: Sequence[float]) -> Tensor:
         """The masks of many models as 0 and 1, with a gradient for training: ``[W]`` as the scores.
 

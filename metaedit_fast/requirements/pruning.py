@@ -53,7 +53,10 @@ class Pruning:
     def mask(self, weights: NDArray[np.float32], scores: NDArray[np.float32], budget: float) -> NDArray[np.bool_]:
         """The highest scores, exactly ``kept_count`` of them; weights that are zero already go first."""
         ranked = np.where(weights == 0, -np.inf, scores)
-        return top_k_mask(ranked, kept_count(weights.size, budget))
+        return top_k_mask(ranked, self.kept_weights(weights.size, budget))
+
+    def kept_weights(self, n_weights: int, budget: float) -> int:
+        return kept_count(n_weights, budget)
 
     def relaxed_mask(self, scores: Tensor, sizes: Sequence[int], budgets: Sequence[float]) -> Tensor:
         """Exact top-k forward; backward through a sigmoid around the threshold (``relaxed.relaxed_top_k``)."""
