@@ -30,8 +30,10 @@ class EditRecord:
 
     ``metrics`` is ``{"before": {...}, "after": {...}}`` with ``sparsity`` (fraction of the weights that
     are zero) and, where rows were given, ``jsd`` (to the given model, in nats) and ``accuracy``; it is
-    empty for a refused model. ``ms`` is the wall time in milliseconds of reading, editing, refining and
-    writing this model, metrics not counted; threads that run beside it make it longer.
+    empty for a refused model. ``ms`` is the time in milliseconds that a thread worked on this model: reading,
+    editing, refining and writing, metrics not counted; threads beside it make it longer, and of refinement, which
+    takes many models together, it is the share of the parameters that are left. A call with several threads takes
+    less than the sum.
     ``error`` is the exception behind a refusal.
     """
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import metaedit_fast as mf
+from metaedit_fast.editing import pipeline
 from metaedit_fast.editing.plan import split_rows
 from metaedit_fast.models.onnx import mlp_to_onnx
 from metaedit_fast.requirements.masks import kept_count
@@ -172,17 +173,45 @@ def test_an_unexpected_error_is_a_refusal_that_says_so(monkeypatch, tiny_editor,
     def fails(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(type(tiny_editor), "edit_theta", fails)
+    monkeypatch.setattr(pipeline, "edit_models", fails)
     record = mf.edit(small_mlps[0], tiny_editor, target=SPARSITY)[0]
     assert record.reason == "unexpected RuntimeError: out of luck"
+    assert record.model is small_mlps[0]
 
 
 def test_an_edit_that_is_not_finite_is_refused(monkeypatch, tiny_editor, small_mlps):
-    monkeypatch.setattr(type(tiny_editor), "edit_theta", lambda self, mlp, *a, **k: np.full_like(mlp.theta, np.nan))
-    record = mf.edit(small_mlps[0], tiny_editor, target=SPARSITY)[0]
-    assert record.status == "refused"
-    assert record.model is small_mlps[0]
-    assert "not finite" in record.reason
+    edit_models = pipeline.edit_models
+
+    def spoiled(*args, **kwargs):
+        found = edit_models(*args, **kwargs)
+        found.thetas[1][:3] = np.nan
+        return found
+
+    monkeypatch.setattr(pipeline, "edit_models", spoiled)
+    result = mf.edit(small_mlps, tiny_editor, target=SPARSITY)
+    assert [record.status for record in result] == ["edited", "refused", "edited", "edited", "edited"]
+    assert result[1].model is small_mlps[1]
+    assert "the edit gave parameters that are not finite" in result[1].reason
+
+
+def test_no_result_depends_on_the_chunks(monkeypatch, tiny_probe_editor, small_mlps):
+    x = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    models = [small_mlps[0], "missing.onnx", *small_mlps[1:]]
+    options = {"target": SPARSITY, "data": mf.Table(x, np.arange(40) % 2), "refine": 3, "probe_rows": 10}
+    together = mf.edit(models, tiny_probe_editor, num_threads=1, **options)
+    monkeypatch.setattr(pipeline, "_CHUNK_PARAMETERS", 100)
+    monkeypatch.setattr(pipeline, "_CHUNK_PREDICTIONS", 100)
+    apart = mf.edit(models, tiny_probe_editor, num_threads=1, **options)
+    assert together.status_counts == apart.status_counts == {"edited": 5, "unchanged": 0, "refused": 1}
+    for a, b in zip(together, apart, strict=True):
+        assert (a.status, a.metrics, a.notes) == (b.status, b.metrics, b.notes)
+        assert a.status == "refused" or a.model.theta.tobytes() == b.model.theta.tobytes()
+
+
+def test_times_are_those_of_each_model(tiny_editor, small_mlps):
+    large = mf.MLP(spec := mf.MLPSpec.simple((5, 256, 256, 2)), np.ones(spec.n_parameters))
+    result = mf.edit([small_mlps[0], large], tiny_editor, target=SPARSITY, num_threads=1)
+    assert 0 < result[0].ms < result[1].ms
 
 
 def test_metrics_with_and_without_labels(tiny_editor, small_mlps):
@@ -246,27 +275,6 @@ def test_an_editors_own_rows_serve_without_data(tiny_probe_editor, small_mlps):
     assert alone.settings["metric_rows_held_out"] is False
     other = mf.edit(small_mlps, carrying, target=SPARSITY, data=rows + 1)
     assert other.settings["probe_from"] == "data"
-
-
-def test_blas_has_one_thread_inside_and_its_own_again_after(monkeypatch, tiny_editor, small_mlps):
-    import threadpoolctl
-
-    def blas_threads():
-        return [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
-
-    seen = []
-    edit_theta = type(tiny_editor).edit_theta
-
-    def watched(self, *args, **kwargs):
-        seen.append(blas_threads())
-        return edit_theta(self, *args, **kwargs)
-
-    monkeypatch.setattr(type(tiny_editor), "edit_theta", watched)
-    with threadpoolctl.threadpool_limits(2, user_api="blas"):
-        before = blas_threads()
-        assert mf.edit(small_mlps, tiny_editor, target=SPARSITY, num_threads=2).status_counts["edited"] == 5
-        assert blas_threads() == before
-    assert all(set(threads) == {1} for threads in seen)
 
 
 def test_metric_rows_are_held_out_where_there_are_enough():
