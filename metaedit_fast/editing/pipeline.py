@@ -19,8 +19,7 @@ from metaedit_fast.editing.refine import refine_all
 from metaedit_fast.editing.result import EditRecord
 from metaedit_fast.editing.sources import Source
 from metaedit_fast.errors import MetaeditError, UnsupportedModelError
-from metaedit_fast.models import native
-from metaedit_fast.models.divergence import jsd
+from metaedit_fast.models.evaluation import evaluate
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.opened import Opened
 from metaedit_fast.progress import progress_bar
@@ -28,10 +27,8 @@ from metaedit_fast.requirements import get_requirement
 
 Write = Callable[[Opened[Any], MLP], Any]
 
-# Parameters of a chunk for each thread, some hundred models of the usual size; and numbers in the predictions that
-# are compared at a time.
+# Parameters of a chunk for each thread: some hundred models of the usual size.
 _CHUNK_PARAMETERS = 1 << 19
-_CHUNK_PREDICTIONS = 1 << 22
 
 
 def run(sources: Sequence[Source], plan: Plan, write: Write, *, progress: bool) -> list[EditRecord]:
@@ -215,19 +212,18 @@ def _measure(chunk: Sequence[_Work], plan: Plan) -> None:
     for work in works:
         before, after = ({requirement.target: requirement.measure(mlp)} for mlp in (work.subject, work.edited))
         work.metrics = {"before": before, "after": after}
-    if table is None:
+    if table is None or not works:
         return
-    per_model = 2 * len(table) * plan.editor.info.config.n_classes
-    step = max(1, _CHUNK_PREDICTIONS // per_model)
-    for part in (works[i : i + step] for i in range(0, len(works), step)):
-        mlps = [*(work.subject for work in part), *(work.edited for work in part)]
-        found = native.log_proba_of_all(mlps, table.X, num_threads=plan.num_threads)
-        for work, log_p, log_q in zip(part, found[: len(part)], found[len(part) :], strict=True):
-            before, after = work.metrics["before"], work.metrics["after"]
-            before["jsd"], after["jsd"] = 0.0, float(jsd(log_p, log_q).mean())
-            if table.y is not None:
-                for figures, log_proba in ((before, log_p), (after, log_q)):
-                    figures["accuracy"] = float(np.mean(np.argmax(log_proba, axis=1) == table.y))
+    subjects, edited = [work.subject for work in works], [work.edited for work in works]
+    now = evaluate(edited, table.X, table.y, originals=subjects, num_threads=plan.num_threads)
+    assert now.jsd is not None
+    for work, divergence in zip(works, now.jsd, strict=True):
+        work.metrics["before"]["jsd"], work.metrics["after"]["jsd"] = 0.0, float(divergence)
+    if table.y is None:
+        return
+    was = evaluate(subjects, table.X, table.y, num_threads=plan.num_threads)
+    for work, first, last in zip(works, was.accuracy, now.accuracy, strict=True):
+        work.metrics["before"]["accuracy"], work.metrics["after"]["accuracy"] = float(first), float(last)
 
 
 def _is_bare(mlp: MLP) -> bool:

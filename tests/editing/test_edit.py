@@ -200,7 +200,6 @@ def test_no_result_depends_on_the_chunks(monkeypatch, tiny_probe_editor, small_m
     options = {"target": SPARSITY, "data": mf.Table(x, np.arange(40) % 2), "refine": 3, "probe_rows": 10}
     together = mf.edit(models, tiny_probe_editor, num_threads=1, **options)
     monkeypatch.setattr(pipeline, "_CHUNK_PARAMETERS", 100)
-    monkeypatch.setattr(pipeline, "_CHUNK_PREDICTIONS", 100)
     apart = mf.edit(models, tiny_probe_editor, num_threads=1, **options)
     assert together.status_counts == apart.status_counts == {"edited": 5, "unchanged": 0, "refused": 1}
     for a, b in zip(together, apart, strict=True):
