@@ -13,15 +13,16 @@ DEMO := .venv-demo
 PACKAGING := pyproject.toml CMakeLists.txt README.md LICENSE NOTICE constraints.txt
 # Folders too: their time changes when a file in them is removed.
 SOURCES := $(PACKAGING) $(shell find csrc metaedit_fast -name __pycache__ -prune -o -not -name '_core*.so' -print)
-CPP := $(shell find csrc -name '*.hpp' -o -name '*.cpp')
+CPP := $(shell find csrc tests/cpp -name '*.hpp' -o -name '*.cpp')
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.20" ninja
 
 # The tests must meet the installed package, never the source folder beside them.
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test emulate check bench inplace format clean
+.PHONY: help demo test emulate sanitize check bench inplace format clean
 .DEFAULT_GOAL := help
+comma := ,
 
 help:  ## what each target does
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -66,6 +67,19 @@ emulate: $(TEST)/.installed  ## the tests of the kernels on emulated tiles of AM
 	$(TEST)/bin/cmake --install $(EMULATE) --prefix $(EMULATE)/root
 	PYTHONPATH=$(abspath $(EMULATE))/root OMP_NUM_THREADS=1 $(TEST)/bin/pytest -p no:benchmark --numprocesses $(TEST_JOBS) \
 	  --hypothesis-profile ci -k amx tests/kernels $(PYTEST_ARGS)
+
+# $(1): a folder, $(2): what to check. Randomised addresses can collide with those that ThreadSanitizer wants.
+define run_sanitized
+	$(TEST)/bin/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(TEST))/bin/ninja -S . -B build/$(1) \
+	  -DMETAEDIT_CPP_TESTS=ON -DMETAEDIT_SANITIZE=$(2) -DMETAEDIT_EMULATE_AMX=ON \
+	  -DCMAKE_BUILD_TYPE=Sanitize -DCMAKE_CXX_FLAGS_SANITIZE="-O1 -g"
+	$(TEST)/bin/cmake --build build/$(1)
+	$$(setarch --addr-no-randomize true 2>/dev/null && echo setarch --addr-no-randomize) build/$(1)/metaedit_cpp_tests
+endef
+
+sanitize: $(TEST)/.installed  ## the C++ tests under the sanitizers for addresses, undefined behaviour and threads
+	$(call run_sanitized,sanitize-address,address$(comma)undefined)
+	$(call run_sanitized,sanitize-thread,thread)
 
 bench: $(TEST)/.installed  ## the benchmarks
 	METAEDIT_TEST_INSTALLED=1 $(TEST)/bin/pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds $(PYTEST_ARGS)
