@@ -81,8 +81,11 @@ sanitize: $(TEST)/.installed  ## the C++ tests under the sanitizers for addresse
 	$(call run_sanitized,sanitize-address,address$(comma)undefined)
 	$(call run_sanitized,sanitize-thread,thread)
 
-bench: $(TEST)/.installed  ## the benchmarks
+# For the row of PyG: $(TEST)/bin/pip install torch_geometric
+bench: $(TEST)/.installed  ## the benchmarks, then the table of metaedit bench and the tables of docs/performance.md
 	METAEDIT_TEST_INSTALLED=1 $(TEST)/bin/pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds $(PYTEST_ARGS)
+	$(TEST)/bin/python benchmarks/record.py measure
+	$(TEST)/bin/python benchmarks/record.py tables
 
 # mypy reads the types of the dependencies from the environment that has them.
 check: $(CHECK)/.installed $(TEST)/.installed  ## formatters, linters, types

@@ -5,33 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from metaedit_fast.bench.population import N_INPUTS, mixed_population, standard_rows
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import ACTIVATIONS, NORMS
-from metaedit_fast.population.sampling import sample_runs
-
-N_INPUTS = 14
 
 
 @pytest.fixture(scope="session")
 def population() -> list[MLP]:
-    """64 MLPs of the architectures that the population sampler draws, with random weights of trained size."""
-    rng = np.random.default_rng(0)
-    mlps = []
-    for run in sample_runs(64, seed=0, n_inputs=N_INPUTS):
-        mlp = MLP(run.spec, np.zeros(run.spec.n_parameters))
-        for kind, _, view in mlp.parameters():
-            if kind == "weight":
-                view[...] = rng.normal(size=view.shape) / np.sqrt(view.shape[0])
-            elif kind == "norm_scale":
-                view[...] = 1.0
-        mlps.append(mlp)
-    return mlps
+    """The 64 MLPs that ``metaedit bench`` measures metanetworks on."""
+    return mixed_population()
 
 
 @pytest.fixture(scope="session")
 def rows() -> np.ndarray:
     """256 standardised rows."""
-    return np.random.default_rng(1).normal(size=(256, N_INPUTS)).astype(np.float32)
+    return standard_rows(256)
 
 
 @pytest.fixture(scope="session", params=[False, True], ids=["weights", "probe"])

@@ -11,6 +11,7 @@
 #include "python/metanetwork.hpp"
 #include "python/mlp.hpp"
 #include "python/parameters.hpp"
+#include "python/peaks.hpp"
 #include "python/training.hpp"
 
 namespace metaedit::python {
@@ -168,6 +169,7 @@ PYBIND11_MODULE(_core, m) {
     bind_training(m);
     bind_gradient(m);
     bind_edit(m);
+    bind_peaks(m);
     m.def(
         "isa", &active_isa_name,
         "The instruction set whose kernels run: the one that METAEDIT_ISA names, else the best of available_isas().\n\n"

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from metaedit_fast.cli.bench import bench
 from metaedit_fast.cli.edit import edit
 from metaedit_fast.cli.info import info
 from metaedit_fast.cli.population import population
@@ -42,7 +43,7 @@ def options(
     """Edit populations of trained MLPs so that they meet a requirement."""
 
 
-for command in (edit, train, population, info):
+for command in (edit, train, population, info, bench):
     app.command()(command)
 
 

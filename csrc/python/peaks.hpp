@@ -1,0 +1,10 @@
+// The machine's peaks, for module.cpp.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace metaedit::python {
+
+void bind_peaks(pybind11::module_& m);
+
+}  // namespace metaedit::python
