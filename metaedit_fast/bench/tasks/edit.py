@@ -52,7 +52,7 @@ def rows(context: Context) -> Iterator[Row]:
     found = list(compare(candidates, len(case.mlps), context.rounds))
     (row, public), (_, inner) = found[:2]
     if public is not None and inner is not None:
-        share = 1 - inner.median / public.median
+        share = 1 - inner.best / public.best  # of medians, where little separates them, noise is the larger part
         found[0] = dataclasses.replace(row, extra={**row.extra, "outside_native_share": share}), public
     yield from (row for row, _ in found)
 

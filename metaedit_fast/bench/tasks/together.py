@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from metaedit_fast.bench.compare import Candidate, compare
 from metaedit_fast.bench.context import Context
 from metaedit_fast.bench.network import SPARSITY
@@ -14,7 +16,6 @@ from metaedit_fast.bench.rows import Row
 from metaedit_fast.bench.tasks.refinement import STEPS, Thetas, mean_divergence
 from metaedit_fast.editing.editor import load_editor
 from metaedit_fast.editing.refine import refine_all
-from metaedit_fast.evaluation.baselines.pruning import prune
 from metaedit_fast.graph import WeightGraphBatch
 
 EDITOR = "adult-pruning"
@@ -31,7 +32,10 @@ def rows(context: Context) -> Iterator[Row]:
     probe = editor.probe
     assert probe is not None
     batch = WeightGraphBatch.from_mlps(mlps)
-    before = mean_divergence(mlps, [prune("magnitude", mlp, SPARSITY).theta for mlp in mlps], held_out)
+    shot = editor.edit_batch(batch, SPARSITY, num_threads=threads)
+    # The same mask on the original weights: Adam begins where a pruner of equal judgement would leave it.
+    masked = [mlp.replace(np.where(theta == 0, 0, mlp.theta)) for mlp, theta in zip(mlps, shot, strict=True)]
+    before = mean_divergence(mlps, [mlp.theta for mlp in masked], held_out)
 
     def native() -> Thetas:
         shot = editor.edit_batch(batch, SPARSITY, num_threads=threads)
@@ -39,19 +43,15 @@ def rows(context: Context) -> Iterator[Row]:
         return [mlp.theta for mlp, _ in refine_all(edited, mlps, probe, steps=STEPS, num_threads=threads)]
 
     def torch() -> Callable[[], Thetas]:
-        peer = load("torch_mlp", "torch")
-
-        def run() -> Thetas:
-            starts = [prune("magnitude", mlp, SPARSITY) for mlp in mlps]
-            found: Thetas = peer.adam(starts, mlps, probe, steps=ADAM_STEPS, threads=threads)()
-            return found
-
-        return run
+        made: Callable[[], Thetas] = load("torch_mlp", "torch").adam(
+            masked, mlps, probe, steps=ADAM_STEPS, threads=threads
+        )
+        return made
 
     makes: dict[str, Callable[[], Callable[[], Thetas]]] = {
         f"native, one shot + {STEPS} steps": lambda: native,
         "native, one shot": lambda: lambda: editor.edit_batch(batch, SPARSITY, num_threads=threads),
-        f"torch, magnitude + {ADAM_STEPS} of Adam": torch,
+        f"torch, the same mask + {ADAM_STEPS} of Adam": torch,
     }
     after: dict[str, float] = {}
 
@@ -68,7 +68,7 @@ def rows(context: Context) -> Iterator[Row]:
         for engine, make in makes.items()
     ]
     for row, _ in compare(candidates, len(mlps), context.rounds):
-        extra = {**row.extra, "jsd_of_magnitude": before, "jsd": after.get(row.engine)}
+        extra = {**row.extra, "jsd_of_mask": before, "jsd": after.get(row.engine)}
         if context.trained is None:
             extra.setdefault("note", UNTRAINED)
         yield dataclasses.replace(row, error=None, extra=extra)
