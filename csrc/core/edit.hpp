@@ -77,8 +77,9 @@ constexpr std::int64_t node_feature_count(bool probe) {
     return probe ? 13 : 10;
 }
 
-// All models, largest first, on up to n_threads threads of this call's own (one of them the caller's). Each must
-// have as many inputs as the editor's models (n_inputs), and its outputs or, of two classes, one.
+// All models on up to n_threads threads of this call's own (one of them the caller's), shared out as by
+// metanetwork_forward; of a model that threads share they share the network. Each must have as many inputs as the
+// editor's models (n_inputs), and its outputs or, of two classes, one.
 void edit_models(const PackedEditor& editor, std::int64_t n_inputs, std::span<const EditTask> tasks,
                  const Arithmetic& arithmetic, int n_threads);
 

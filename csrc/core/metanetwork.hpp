@@ -52,8 +52,16 @@ struct Model {
     const float* node_features;          // [V][n_node_features]
     const std::int64_t* node_type;       // [V]
     const float* condition;              // [kConditionSize]
-    float *score, *relative, *additive;  // [n_weights]
+    float *score, *relative, *additive;  // [n_weights]; the last two may both be null: not wanted
     float* node;                         // [V][kNodeOutputs]
+};
+
+// Edges of a model by their numbers, with those of their nodes, filled up to whole tiles with any of them.
+struct EdgeList {
+    static constexpr std::int64_t kTile = 16;
+
+    const std::int64_t *edges, *sources, *targets;  // [n]
+    std::int64_t n;                                 // a multiple of kTile
 };
 
 class PackedEditor;
@@ -83,12 +91,26 @@ class MetanetworkRunner {
     // team: threads that share the model, or null for the caller's alone; the same bits.
     void run(const Model& model, Team* team = nullptr);
 
+    // Relative and additive edits of some weights of the model that ran last, without them: [list.n]. The same bits.
+    void run_edits(const EdgeList& list, float* relative, float* additive, Team* team = nullptr);
+
   private:
     const PackedEditor& editor_;
     const PackedNetwork* network_;  // null where the serial code runs, as the next two are
     const fused::Kernels* kernels_;
     std::unique_ptr<fused::Workspace> work_;
+    std::vector<float> relative_, additive_;  // of all weights: the serial code knows no lists
 };
+
+// Which models of a call all threads share and how many threads take the others, largest first.
+struct ModelShares {
+    std::vector<std::size_t> order;  // the shared ones in front
+    std::size_t n_shared;
+    int n_workers;  // at least one
+};
+
+// Where there are at most half as many models as threads, all threads share each large one, if they can.
+ModelShares share_out(std::span<const std::int64_t> n_edges, std::int64_t d_e, bool can_share, int n_threads);
 
 // All models, largest first, on up to n_threads threads of this call's own (one of them the caller's). Where there are
 // at most half as many models, all threads share each large one.

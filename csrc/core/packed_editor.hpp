@@ -7,6 +7,7 @@
 
 #include "core/metanetwork.hpp"
 #include "core/packed_network.hpp"
+#include "core/shelf.hpp"
 
 namespace metaedit {
 
@@ -34,6 +35,8 @@ class PackedEditor {
         }
         return &*rounded.network;
     }
+    // The memory of workers of whole edits of models that are not large (cpu/edit/edit.cpp).
+    Shelf& edit_workers() const { return edit_workers_; }
     // What runs a forward pass where this is asked for.
     Precision precision_of(const Arithmetic& arithmetic) const {
         return packed_ ? arithmetic.precision : Precision::float32;
@@ -49,6 +52,7 @@ class PackedEditor {
     MetanetWeights weights_;
     std::optional<PackedNetwork> packed_;
     mutable Rounded rounded_, split_;
+    mutable Shelf edit_workers_;
 };
 
 }  // namespace metaedit

@@ -24,6 +24,8 @@ struct Arithmetic {
 
     Arithmetic(Isa float32) : isa(float32) {}  // NOLINT: meant to convert
     Arithmetic(const Level& level, Precision allowed);
+
+    bool operator==(const Arithmetic&) const = default;
 };
 
 }  // namespace metaedit

@@ -65,49 +65,68 @@ MetanetworkRunner::~MetanetworkRunner() = default;
 MetanetworkRunner::MetanetworkRunner(MetanetworkRunner&&) noexcept = default;
 
 void MetanetworkRunner::run(const Model& model, Team* team) {
-    if (work_ == nullptr) return serial::metanetwork_forward(editor_.weights(), model);
-    fused::forward(*kernels_, *network_, model, *work_, team);
+    if (work_ != nullptr) return fused::forward(*kernels_, *network_, model, *work_, team);
+    Model all = model;
+    if (model.relative == nullptr) {
+        relative_.resize(static_cast<std::size_t>(model.n_weights));
+        additive_.resize(static_cast<std::size_t>(model.n_weights));
+        all.relative = relative_.data();
+        all.additive = additive_.data();
+    }
+    serial::metanetwork_forward(editor_.weights(), all);
 }
 
-namespace {
+void MetanetworkRunner::run_edits(const EdgeList& list, float* relative, float* additive, Team* team) {
+    if (work_ != nullptr) {
+        return fused::read_edits(*kernels_, *network_, list, *work_, relative, additive, team);
+    }
+    for (std::int64_t i = 0; i < list.n; ++i) {
+        relative[i] = relative_[static_cast<std::size_t>(list.edges[i])];
+        additive[i] = additive_[static_cast<std::size_t>(list.edges[i])];
+    }
+}
 
-// Edges times d_e from which a model is worth sharing: some two milliseconds on one thread.
-constexpr std::int64_t kLarge = std::int64_t{1} << 18;
-
-}  // namespace
+ModelShares share_out(std::span<const std::int64_t> n_edges, std::int64_t d_e, bool can_share, int n_threads) {
+    constexpr std::int64_t kLarge = std::int64_t{1} << 18;  // edges times d_e: some two milliseconds on one thread
+    ModelShares shares{.order = std::vector<std::size_t>(n_edges.size()), .n_shared = 0, .n_workers = 1};
+    std::iota(shares.order.begin(), shares.order.end(), std::size_t{0});
+    std::stable_sort(shares.order.begin(), shares.order.end(),
+                     [&](std::size_t a, std::size_t b) { return n_edges[a] > n_edges[b]; });
+    const auto n_workers = [&](std::size_t n) {
+        return static_cast<int>(std::clamp<std::size_t>(n, 1, static_cast<std::size_t>(n_threads)));
+    };
+    if (can_share && 2 * n_workers(n_edges.size()) <= n_threads) {
+        const auto is_large = [&](std::size_t m) { return n_edges[m] * d_e >= kLarge; };
+        while (shares.n_shared < n_edges.size() && is_large(shares.order[shares.n_shared])) ++shares.n_shared;
+    }
+    shares.n_workers = n_workers(n_edges.size() - shares.n_shared);
+    return shares;
+}
 
 void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, const Arithmetic& arithmetic,
                          int n_threads) {
-    std::vector<std::size_t> order(models.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::size_t a, std::size_t b) { return models[a].graph.n_edges > models[b].graph.n_edges; });
-    const int n_workers = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(n_threads), models.size()));
-    if (n_workers == 0) return;
-
+    if (models.empty()) return;
+    std::vector<std::int64_t> n_edges;
     std::int64_t n_nodes = 0;
-    for (const Model& model : models) n_nodes = std::max(n_nodes, model.graph.n_nodes);
-    std::vector<MetanetworkRunner> runners;
-    runners.reserve(static_cast<std::size_t>(n_workers));
-    const auto add_runner = [&] { runners.emplace_back(editor, arithmetic, n_nodes, models[order[0]].graph.n_edges); };
-    add_runner();
-
-    // Where half of the threads or more have no model of their own, all share the large ones.
-    std::size_t n_shared = 0;
-    if (2 * n_workers <= n_threads && runners[0].shares()) {
-        const auto is_large = [&](std::size_t m) { return models[m].graph.n_edges * editor.weights().d_e >= kLarge; };
-        while (n_shared < order.size() && is_large(order[n_shared])) ++n_shared;
+    for (const Model& model : models) {
+        n_edges.push_back(model.graph.n_edges);
+        n_nodes = std::max(n_nodes, model.graph.n_nodes);
     }
+    std::vector<MetanetworkRunner> runners;
+    const auto add_runner = [&] {
+        runners.emplace_back(editor, arithmetic, n_nodes, *std::max_element(n_edges.begin(), n_edges.end()));
+    };
+    add_runner();
+    const auto [order, n_shared, n_workers] = share_out(n_edges, editor.weights().d_e, runners[0].shares(), n_threads);
     if (n_shared > 0) {
         Team team(n_threads);
         for (std::size_t item = 0; item < n_shared; ++item) runners[0].run(models[order[item]], &team);
     }
-    while (runners.size() < std::min<std::size_t>(static_cast<std::size_t>(n_workers), models.size() - n_shared)) {
-        add_runner();
-    }
-    for_each_item(models.size() - n_shared, static_cast<int>(runners.size()), [&](std::size_t item, int worker) {
-        runners[static_cast<std::size_t>(worker)].run(models[order[n_shared + item]]);
-    });
+    while (runners.size() < static_cast<std::size_t>(n_workers)) add_runner();
+    for_each_item(models.size() - n_shared, n_workers,
+                  [&, &order = order, n_shared = n_shared](std::size_t item, int worker) {
+                      runners[static_cast<std::size_t>(worker)].run(models[order[n_shared + item]]);
+                  });
 }
 
 }  // namespace metaedit

@@ -30,22 +30,24 @@ inline std::string text(const Shape& shape) {
 // for a layout that is not C-contiguous and aligned.
 template <class T>
 py::array expect_array(const py::handle& object, const std::string& name, const Shape& shape) {
-    const std::string dtype = py::str(py::dtype::of<T>()).cast<std::string>();
-    const std::string expected = name + ": expected a " + dtype + " array of shape " + text(shape) + ", got ";
+    const auto expected = [&] {  // put together where it is needed: to ask Python for names takes microseconds
+        const std::string dtype = py::str(py::dtype::of<T>()).cast<std::string>();
+        return name + ": expected a " + dtype + " array of shape " + text(shape) + ", got ";
+    };
     if (!py::isinstance<py::array>(object)) {
-        throw py::type_error(expected + py::str(py::type::of(object)).cast<std::string>());
+        throw py::type_error(expected() + py::str(py::type::of(object)).cast<std::string>());
     }
     const auto array = py::reinterpret_borrow<py::array>(object);
     if (!py::isinstance<py::array_t<T>>(object)) {
-        throw py::type_error(expected + "dtype " + py::str(array.dtype()).cast<std::string>());
+        throw py::type_error(expected() + "dtype " + py::str(array.dtype()).cast<std::string>());
     }
     const Shape got(array.shape(), array.shape() + array.ndim());
     bool fits = got.size() == shape.size();
     for (std::size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] == kAny || shape[i] == got[i];
-    if (!fits) throw py::value_error(expected + "shape " + text(got));
+    if (!fits) throw py::value_error(expected() + "shape " + text(got));
     constexpr int wanted = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
     if ((array.flags() & wanted) != wanted) {
-        throw py::value_error(expected + "one that is not C-contiguous and aligned (numpy.ascontiguousarray copies)");
+        throw py::value_error(expected() + "one that is not C-contiguous and aligned (numpy.ascontiguousarray copies)");
     }
     return array;
 }

@@ -200,9 +200,11 @@ class Editor:
         ``models`` is a ``WeightGraphBatch``, which saves building one, or M models; ``budget`` is one number
         for all or M of them. Gives M float32 arrays ``[n_parameters]``, views of one new array. A model is
         edited by one of ``num_threads`` threads (default: ``METAEDIT_NUM_THREADS``, else as many as this
-        process may use), the largest first; beside the result, only what the threads' present models need is
-        held in memory. ``probe`` is as for ``edit_theta``, but a batch knows no normalisation of inputs: for one,
-        it is rows as the first layers receive them.
+        process may use), the largest first, or a large one by all, where there are at most half as many models;
+        beside the result, only what the threads' present models need is held in memory. Of that, what up to four
+        threads need for small models, some ten MB each at most, stays with the editor for later calls. ``probe`` is
+        as for ``edit_theta``, but a batch knows no normalisation of inputs: for one, it is rows as the first layers
+        receive them.
 
         Raises ``ValueError`` as ``edit_theta`` and for a number of budgets that is not M;
         ``UnsupportedModelError``, which names the first such model, where one cannot be edited.

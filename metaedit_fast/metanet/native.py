@@ -147,12 +147,13 @@ def edit_models(
     isa: str | None = None,
     precision: str = "float32",
 ) -> Edits:
-    """Whole edits of a batch: features, network, ranking and write-back in one call, a model a thread.
+    """Whole edits of a batch: features, network, ranking and write-back in one call.
 
     For each of the M models: ``condition [M, 4]`` (``Requirement.condition``), ``gain [M]`` of the residual,
     both float32, and ``kept``, int64 ``[M]``: how many weights of the highest score the mask keeps, or
     ``KEEP_ALL`` for no mask. ``probe`` is the rows of each model (``models.native.rows_of``), exactly where
-    ``config.probe``. Between θ and θ' nothing is stored but the values of one model a thread.
+    ``config.probe``. Between θ and θ' nothing is stored but the values of one model a thread; only weights that
+    are kept, and are not zero, have their edits computed.
     Threads, ``isa`` and ``precision`` as in ``metanetwork_forward``; so is what a result depends on.
 
     Equivalent to: ``edited_theta`` of ``model_features``, the network's heads and ``Pruning.mask``.

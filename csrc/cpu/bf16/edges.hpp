@@ -155,19 +155,45 @@ METAEDIT_INLINE void add_head(const EdgeHeads& op, const Pairs& e, const std::in
     for (; panel < end; ++panel) add_head_panels<U, kWidth, 1, kFrom, kTo>(op, e, sources, targets, panel, sums);
 }
 
+// Outputs [kFrom, kTo), of one head, of the first n edges of a tile.
+template <class U, int kWidth, int kFrom, int kTo>
+METAEDIT_INLINE void write_head(const EdgeHeads& op, const Pairs& e, const std::int64_t* sources,
+                                const std::int64_t* targets, std::int64_t first, int n) {
+    using V = typename U::V;
+    alignas(64) float values[kRows];
+    V sums[EdgeHeads::kOutputs][kRows];
+    METAEDIT_UNROLL
+    for (int o = kFrom; o < kTo; ++o) {
+        METAEDIT_UNROLL
+        for (int r = 0; r < kRows; ++r) sums[o][r] = U::all(0.0F);
+    }
+    add_head<U, kWidth, kFrom, kTo>(op, e, sources, targets, sums);
+    for (int o = kFrom; o < kTo; ++o) {
+        U::store(values, U::add(U::sums_of(sums[o]), U::all(op.outputs[o].bias)));
+        fused::copy(values, n, op.outputs[o].values + first);
+    }
+}
+
 template <class U, int kWidth>
 METAEDIT_INLINE void edge_heads(const EdgeHeads& op) {
-    using V = typename U::V;
-    constexpr int kOutputs = EdgeHeads::kOutputs;
-    // The second and third output read the same panels, as the outputs of one head do.
-    const bool one_head =
-        op.outputs[1].first_panel == op.outputs[2].first_panel && op.outputs[1].last_panel == op.outputs[2].last_panel;
-    if (op.edge.pairs == nullptr || !one_head) return fused::edge_heads<U, kWidth>(op);
+    if (op.edge.pairs == nullptr) return fused::edge_heads<U, kWidth>(op);
     std::int64_t sources[kRows], targets[kRows];
     alignas(64) float last[kRows * kWidth] = {};
-    alignas(64) float values[kRows];
     RowsOfPairs<U, kWidth> e_pairs;
+    // From numbers of nodes to places in the table of terms.
+    const auto set_places = [&](const std::int64_t* from, const std::int64_t* to) METAEDIT_INLINE_LAMBDA {
+        for (int r = 0; r < kRows; ++r) {
+            sources[r] = from[r] * 2 * op.edge.n_out;
+            targets[r] = (2 * to[r] + 1) * op.edge.n_out;
+        }
+    };
     U::start(pairs_of(kWidth));
+    for (std::int64_t first = 0; first < op.listed.n; first += kRows) {
+        fused::gather_edges<U, kWidth, kRows>(op, first, last);
+        e_pairs.fill(last);
+        set_places(op.listed.sources + first, op.listed.targets + first);
+        write_head<U, kWidth, 1, 3>(op, e_pairs.view(), sources, targets, first, kRows);
+    }
     for (std::int64_t b = 0; b < op.n_blocks; ++b) {
         fused::EdgeWalk walk(op.blocks[b]);
         while (walk.edge < walk.end) {
@@ -176,23 +202,10 @@ METAEDIT_INLINE void edge_heads(const EdgeHeads& op) {
             const int n = walk.take(kRows, op.n_nodes, sources, targets);
             if (n < kRows) fused::copy(e, n * kWidth, last);
             e_pairs.fill(n < kRows ? last : e);
-            for (int r = 0; r < kRows; ++r) {
-                sources[r] *= 2 * op.edge.n_out;
-                targets[r] = (2 * targets[r] + 1) * op.edge.n_out;
-            }
-            V sums[kOutputs][kRows];
-            METAEDIT_UNROLL
-            for (int o = 0; o < kOutputs; ++o) {
-                METAEDIT_UNROLL
-                for (int r = 0; r < kRows; ++r) sums[o][r] = U::all(0.0F);
-            }
-            add_head<U, kWidth, 0, 1>(op, e_pairs.view(), sources, targets, sums);
-            add_head<U, kWidth, 1, 3>(op, e_pairs.view(), sources, targets, sums);
-            for (int o = 0; o < kOutputs; ++o) {
-                if (op.outputs[o].values == nullptr) continue;
-                U::store(values, U::add(U::sums_of(sums[o]), U::all(op.outputs[o].bias)));
-                fused::copy(values, n, op.outputs[o].values + first);
-            }
+            set_places(sources, targets);
+            write_head<U, kWidth, 0, 1>(op, e_pairs.view(), sources, targets, first, n);
+            if (op.outputs[1].values == nullptr) continue;
+            write_head<U, kWidth, 1, 3>(op, e_pairs.view(), sources, targets, first, n);
         }
     }
     U::stop();

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <numeric>
+#include <memory>
 #include <utility>
 
 #include "core/packed_editor.hpp"
@@ -40,16 +40,48 @@ EditShape::EditShape(MlpShape shape, std::vector<Owned> owned_parameters)
 
 namespace {
 
-// What one thread needs.
-class Worker {
-  public:
-    Worker(const PackedEditor& editor, std::int64_t n_inputs, const Arithmetic& arithmetic, std::int64_t n_nodes,
-           std::int64_t n_edges)
-        : network_(editor, arithmetic, n_nodes, n_edges),
-          statistics_(arithmetic.isa),
-          features_(arithmetic.isa, n_inputs, editor.weights().n_node_types) {}
+// For models of up to that many nodes and edges.
+struct WorkerSize {
+    std::int64_t n_inputs;
+    Arithmetic arithmetic;
+    std::int64_t n_nodes, n_edges;
 
-    EditStatus edit(const EditTask& task) {
+    bool covers(const WorkerSize& other) const {
+        return n_inputs == other.n_inputs && arithmetic == other.arithmetic && n_nodes >= other.n_nodes &&
+               n_edges >= other.n_edges;
+    }
+};
+
+// What one thread needs.
+class Worker : public Kept {
+  public:
+    Worker(const PackedEditor& editor, const WorkerSize& size)
+        : size_(size),
+          network_(editor, size.arithmetic, size.n_nodes, size.n_edges),
+          statistics_(size.arithmetic.isa),
+          features_(size.arithmetic.isa, size.n_inputs, editor.weights().n_node_types) {}
+
+    // One that an earlier call left, or a new one.
+    static std::unique_ptr<Worker> of(const PackedEditor& editor, const WorkerSize& size) {
+        while (std::unique_ptr<Kept> kept = editor.edit_workers().take()) {
+            std::unique_ptr<Worker> found(static_cast<Worker*>(kept.release()));
+            if (found->size_.covers(size)) return found;
+        }
+        return std::make_unique<Worker>(editor, size);
+    }
+
+    // For a later call, unless it is large.
+    static void keep(const PackedEditor& editor, std::unique_ptr<Worker> worker) {
+        constexpr std::int64_t kMost = std::int64_t{1} << 20;  // values of the states and what goes with those of nodes
+        const std::int64_t d_e = editor.weights().d_e, d_v = editor.weights().d_v;
+        const WorkerSize& size = worker->size_;
+        if (size.n_edges * d_e + 4 * size.n_nodes * (d_e + d_v) <= kMost) editor.edit_workers().put(std::move(worker));
+    }
+
+    bool shares() const { return network_.shares(); }
+
+    // team: threads that share the network, or null.
+    EditStatus edit(const EditTask& task, Team* team = nullptr) {
         const EditShape& shape = *task.shape;
         const std::int64_t n_weights = shape.mlp.n_weights;
         ProbeStatistics statistics{};
@@ -58,7 +90,6 @@ class Worker {
             return unchanged(task, EditStatus::too_large);
         }
         float* score = task.score != nullptr ? task.score : score_.of_size(n_weights);
-        float *relative = relative_.of_size(n_weights), *additive = additive_.of_size(n_weights);
         float* node = node_.of_size(shape.n_nodes * kNodeOutputs);
         network_.run({.graph = shape.graph(),
                       .n_weights = n_weights,
@@ -68,13 +99,19 @@ class Worker {
                       .node_type = features_.node_type(),
                       .condition = task.condition,
                       .score = score,
-                      .relative = relative,
-                      .additive = additive,
-                      .node = node});
+                      .relative = nullptr,
+                      .additive = nullptr,
+                      .node = node},
+                     team);
         if (task.kept != EditTask::kKeepAll && !selection_.select(task.theta, score, n_weights, task.kept)) {
             return unchanged(task, EditStatus::nan_score);
         }
-        write_weights(task, relative, additive);
+        if (task.kept == EditTask::kKeepAll) {
+            select_weights(task, [](std::int64_t) { return true; });
+        } else {
+            select_weights(task, [&](std::int64_t k) { return selection_.keeps(k); });
+        }
+        edit_weights(task, team);
         write_rest(task, node);
         return EditStatus::edited;
     }
@@ -98,21 +135,39 @@ class Worker {
         return {mean, deviation, gradient, fisher};
     }
 
-    // A weight that is zero stays as it is: an earlier edit removed it, and a later one must not bring it back.
-    void write_weights(const EditTask& task, const float* relative, const float* additive) const {
-        const std::span<const float> rms = features_.rms();
-        for (std::size_t i = 0; i < rms.size(); ++i) {
-            const MlpLayer& layer = task.shape->mlp.layers[i];
-            const std::int64_t end = layer.weight + layer.n_in * layer.n_out;
-            for (std::int64_t k = layer.weight; k < end; ++k) {
-                const float weight = task.theta[k];
-                const float step = task.gain * (relative[k] * weight + rms[i] * additive[k]);
-                task.edited[k] = weight == 0.0F ? weight : weight + step;
+    // Writes weights that are kept as they are, and zeros; lists those to edit. A weight that is zero stays as it
+    // is: an earlier edit removed it, and a later one must not bring it back.
+    template <class Keeps>
+    void select_weights(const EditTask& task, const Keeps& keeps) {
+        const MlpShape& shape = task.shape->mlp;
+        listed_.start(task.kept == EditTask::kKeepAll ? shape.n_weights : task.kept);
+        std::int64_t k = 0, source = 0;
+        for (const MlpLayer& layer : shape.layers) {
+            const std::int64_t first_target = source + layer.n_in;
+            for (; source < first_target; ++source) {
+                for (std::int64_t v = 0; v < layer.n_out; ++v, ++k) {
+                    const float weight = task.theta[k];
+                    const bool kept = keeps(k);
+                    task.edited[k] = kept ? weight : 0.0F;
+                    listed_.add(kept && weight != 0.0F, k, source, first_target + v);
+                }
             }
         }
-        if (task.kept == EditTask::kKeepAll) return;
-        for (std::int64_t k = 0; k < task.shape->mlp.n_weights; ++k) {
-            if (!selection_.keeps(k)) task.edited[k] = 0.0F;
+    }
+
+    void edit_weights(const EditTask& task, Team* team) {
+        const EdgeList list = listed_.list();
+        float *relative = relative_.of_size(list.n), *additive = additive_.of_size(list.n);
+        network_.run_edits(list, relative, additive, team);
+        const std::span<const float> rms = features_.rms();
+        std::int64_t i = 0;
+        for (std::size_t layer = 0; layer < rms.size(); ++layer) {
+            const MlpLayer& of = task.shape->mlp.layers[layer];
+            for (; i < listed_.size() && list.edges[i] < of.weight + of.n_in * of.n_out; ++i) {
+                const std::int64_t k = list.edges[i];
+                const float weight = task.theta[k];
+                task.edited[k] = weight + task.gain * (relative[i] * weight + rms[layer] * additive[i]);
+            }
         }
     }
 
@@ -141,10 +196,12 @@ class Worker {
         }
     }
 
+    WorkerSize size_;
     MetanetworkRunner network_;
     MlpStatisticsRunner statistics_;
     edit::Features features_;
     edit::Selection selection_;
+    edit::ListedWeights listed_;
     mlp::Buffer score_, relative_, additive_, node_;
     mlp::Buffer mean_, deviation_, gradient_, fisher_;
 };
@@ -154,25 +211,32 @@ class Worker {
 void edit_models(const PackedEditor& editor, std::int64_t n_inputs, std::span<const EditTask> tasks,
                  const Arithmetic& arithmetic, int n_threads) {
     if (tasks.empty()) return;
-    std::vector<std::size_t> order(tasks.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::size_t a, std::size_t b) { return tasks[a].shape->n_edges > tasks[b].shape->n_edges; });
-    std::int64_t n_nodes = 0;
-    for (const EditTask& task : tasks) n_nodes = std::max(n_nodes, task.shape->n_nodes);
-    const int n_workers = static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(n_threads), tasks.size()));
-    std::vector<Worker> workers;
-    workers.reserve(static_cast<std::size_t>(n_workers));
-    for (int worker = 0; worker < n_workers; ++worker) {
-        workers.emplace_back(editor, n_inputs, arithmetic, n_nodes, tasks[order[0]].shape->n_edges);
+    std::vector<std::int64_t> n_edges;
+    WorkerSize size{.n_inputs = n_inputs, .arithmetic = arithmetic, .n_nodes = 0, .n_edges = 0};
+    for (const EditTask& task : tasks) {
+        n_edges.push_back(task.shape->n_edges);
+        size.n_nodes = std::max(size.n_nodes, task.shape->n_nodes);
+        size.n_edges = std::max(size.n_edges, task.shape->n_edges);
     }
-    for_each_item(tasks.size(), n_workers, [&](std::size_t item, int worker) {
+    std::vector<std::unique_ptr<Worker>> workers;
+    workers.push_back(Worker::of(editor, size));
+    const ModelShares shares = share_out(n_edges, editor.weights().d_e, workers[0]->shares(), n_threads);
+    while (workers.size() < static_cast<std::size_t>(shares.n_workers)) workers.push_back(Worker::of(editor, size));
+
+    const auto edit = [&](std::size_t place, int worker, Team* team) {
         using Clock = std::chrono::steady_clock;
-        const EditTask& task = tasks[order[item]];
+        const EditTask& task = tasks[shares.order[place]];
         const Clock::time_point started = Clock::now();
-        *task.status = workers[static_cast<std::size_t>(worker)].edit(task);
+        *task.status = workers[static_cast<std::size_t>(worker)]->edit(task, team);
         *task.seconds = std::chrono::duration<double>(Clock::now() - started).count();
-    });
+    };
+    if (shares.n_shared > 0) {
+        Team team(n_threads);
+        for (std::size_t place = 0; place < shares.n_shared; ++place) edit(place, 0, &team);
+    }
+    for_each_item(tasks.size() - shares.n_shared, shares.n_workers,
+                  [&](std::size_t item, int worker) { edit(shares.n_shared + item, worker, nullptr); });
+    for (std::unique_ptr<Worker>& worker : workers) Worker::keep(editor, std::move(worker));
 }
 
 }  // namespace metaedit

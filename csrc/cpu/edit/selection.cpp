@@ -64,4 +64,20 @@ std::int64_t Selection::find_threshold(std::int64_t kept) {
     return kept;
 }
 
+void ListedWeights::start(std::int64_t capacity) {
+    const auto room = static_cast<std::size_t>(capacity + EdgeList::kTile);
+    for (std::vector<std::int64_t>* values : {&edges_, &sources_, &targets_}) {
+        if (values->size() < room) values->resize(room);
+    }
+    size_ = 0;
+}
+
+EdgeList ListedWeights::list() {
+    std::size_t end = size_;
+    for (; end % EdgeList::kTile != 0; ++end) {  // the last one once more
+        for (std::vector<std::int64_t>* values : {&edges_, &sources_, &targets_}) (*values)[end] = (*values)[end - 1];
+    }
+    return {edges_.data(), sources_.data(), targets_.data(), static_cast<std::int64_t>(end)};
+}
+
 }  // namespace metaedit::edit

@@ -207,8 +207,32 @@ METAEDIT_INLINE void write_outputs(const EdgeHeads& op, int output, std::int64_t
     }
 }
 
+// The states of a tile of listed edges, one after the other.
+template <class S, int kWidth, int kRows>
+METAEDIT_INLINE void gather_edges(const EdgeHeads& op, std::int64_t first, float* tile) {
+    for (int r = 0; r < kRows; ++r) {
+        const float* e = op.edges + op.listed.edges[first + r] * kWidth;
+        METAEDIT_UNROLL
+        for (int i = 0; i < kWidth; i += S::kLanes) S::store(tile + r * kWidth + i, S::load(e + i));
+    }
+}
+
+template <class S, int kWidth>
+METAEDIT_INLINE void listed_edge_heads(const EdgeHeads& op) {
+    constexpr int kEdges = S::kLanes;
+    static_assert(EdgeList::kTile % kEdges == 0);
+    alignas(64) float tile[kEdges * kWidth];
+    HeadSums<S> sums;
+    for (std::int64_t first = 0; first < op.listed.n; first += kEdges) {
+        gather_edges<S, kWidth, kEdges>(op, first, tile);
+        read_head<S, kWidth, 2>(op, 1, tile, op.listed.sources + first, op.listed.targets + first, sums);
+        write_outputs<S, 2>(op, 1, first, kEdges, sums);
+    }
+}
+
 template <class S, int kWidth>
 METAEDIT_INLINE void edge_heads(const EdgeHeads& op) {
+    if (op.listed.n > 0) return listed_edge_heads<S, kWidth>(op);
     constexpr int kEdges = S::kLanes;
     std::int64_t sources[kEdges], targets[kEdges];
     alignas(64) float last[kEdges * kWidth] = {};

@@ -91,14 +91,16 @@ struct PassOfficial {
 };
 
 // Two-layer MLPs on [e_uv, h_u, h_v], all in one pass: hidden = s(e_uv B + source_u + target_v), and output o is
-// its product with readout[o] over the panels [first, last) plus a bias.
+// its product with readout[o] over the panels [first, last) plus a bias. Outputs 1 and 2 read the same panels.
+// Of all edges of the blocks; or, where `listed` has some, outputs 1 and 2 of these alone, in the order of the list,
+// which ends with a whole tile.
 struct EdgeHeads {
     static constexpr int kOutputs = 3;
     struct Output {
         const float* readout;  // [edge.n_out], 0 outside its panels
         std::int64_t first_panel, last_panel;
         float bias;
-        float* values;  // [E], or null: this output is not wanted
+        float* values;  // [E] or [listed.n], or null: this output is not wanted, nor is 2 where 1 is not
     };
     Panels edge;
     std::int64_t size;  // as above
@@ -108,6 +110,7 @@ struct EdgeHeads {
     const float* edges;    // [E][edge.n_in]
     const float* terms;    // [V + 1][2 edge.n_out]: source, target
     Output outputs[kOutputs];
+    EdgeList listed;
 };
 
 struct Kernels {

@@ -39,6 +39,32 @@ void embed(const Kernels& kernels, const Pass& pass, const PackedNetwork& networ
     }
 }
 
+// With no edges yet.
+EdgeHeads heads_of(const PackedNetwork& network, Workspace& work, std::int64_t n_nodes, float* score, float* relative,
+                   float* additive) {
+    const Panels edge = network.head_edge.view();
+    const std::int64_t last = edge.n_out / kPanel;
+    float* const values[] = {score, relative, additive};
+    EdgeHeads heads{.edge = edge,
+                    .size = network.sizes.size_e,
+                    .blocks = nullptr,
+                    .n_blocks = 0,
+                    .n_nodes = n_nodes,
+                    .edges = work.edges.data(),
+                    .terms = work.terms.data(),
+                    .outputs = {},
+                    .listed = {}};
+    for (std::size_t o = 0; o < EdgeHeads::kOutputs; ++o) {
+        if (o > 0 && !network.edits) continue;
+        heads.outputs[o] = {.readout = network.readout[o].data(),
+                            .first_panel = o == 0 ? 0 : network.score_panels,
+                            .last_panel = o == 0 ? network.score_panels : last,
+                            .bias = network.readout_bias[o],
+                            .values = values[o]};
+    }
+    return heads;
+}
+
 void read_heads(const Kernels& kernels, const Pass& pass, const PackedNetwork& network, const Model& model,
                 Workspace& work) {
     const std::int64_t n = model.graph.n_nodes, seen = network.sizes.seen();
@@ -52,25 +78,7 @@ void read_heads(const Kernels& kernels, const Pass& pass, const PackedNetwork& n
             std::copy_n(found, kNodeOutputs, model.node + v * kNodeOutputs);
         }
     });
-    const Panels edge = network.head_edge.view();
-    const std::int64_t last = edge.n_out / kPanel;
-    float* const values[] = {model.score, model.relative, model.additive};
-    EdgeHeads heads{.edge = edge,
-                    .size = network.sizes.size_e,
-                    .blocks = nullptr,
-                    .n_blocks = 0,
-                    .n_nodes = n,
-                    .edges = work.edges.data(),
-                    .terms = work.terms.data(),
-                    .outputs = {}};
-    for (std::size_t o = 0; o < EdgeHeads::kOutputs; ++o) {
-        if (o > 0 && !network.edits) continue;
-        heads.outputs[o] = {.readout = network.readout[o].data(),
-                            .first_panel = o == 0 ? 0 : network.score_panels,
-                            .last_panel = o == 0 ? network.score_panels : last,
-                            .bias = network.readout_bias[o],
-                            .values = values[o]};
-    }
+    const EdgeHeads heads = heads_of(network, work, n, model.score, model.relative, model.additive);
     pass.share_dense_blocks([&](const Block* blocks, std::int64_t n_blocks) {
         EdgeHeads some = heads;
         some.blocks = blocks;
@@ -79,8 +87,10 @@ void read_heads(const Kernels& kernels, const Pass& pass, const PackedNetwork& n
     });
     for (std::int64_t k = 0; k < model.n_weights; ++k) model.score[k] += network.saliency_gain * model.saliency[k];
     if (network.edits) return;
-    std::fill_n(model.relative, model.n_weights, 0.0F);
-    std::fill_n(model.additive, model.n_weights, 0.0F);
+    if (model.relative != nullptr) {
+        std::fill_n(model.relative, model.n_weights, 0.0F);
+        std::fill_n(model.additive, model.n_weights, 0.0F);
+    }
     std::fill_n(model.node, n * kNodeOutputs, 0.0F);
 }
 
@@ -141,6 +151,25 @@ void forward(const Kernels& kernels, const PackedNetwork& network, const Model& 
     for (const PackedLayer& layer : network.shipped) pass.layer(layer, work.edges.data());
     for (const PackedOfficialLayer& layer : network.official) pass.layer(layer, work.edges.data());
     read_heads(kernels, pass, network, model, work);
+}
+
+void read_edits(const Kernels& kernels, const PackedNetwork& network, const EdgeList& list, Workspace& work,
+                float* relative, float* additive, Team* team) {
+    if (!network.edits) {
+        std::fill_n(relative, list.n, 0.0F);
+        std::fill_n(additive, list.n, 0.0F);
+        return;
+    }
+    const auto read = [&](std::int64_t first, std::int64_t n) {
+        EdgeHeads heads = heads_of(network, work, 0, nullptr, relative + first, additive + first);
+        heads.listed = {list.edges + first, list.sources + first, list.targets + first, n};
+        kernels.edge_heads[network.sizes.edge_index](heads);
+    };
+    if (team == nullptr) return read(0, list.n);
+    team->run(static_cast<std::size_t>((list.n + kEdgesAtATime - 1) / kEdgesAtATime), [&](std::size_t item) {
+        const std::int64_t first = static_cast<std::int64_t>(item) * kEdgesAtATime;
+        read(first, std::min(kEdgesAtATime, list.n - first));
+    });
 }
 
 void shipped_forward(const Kernels& kernels, const WeightGraph& graph, const ShippedLayer& layer,

@@ -33,6 +33,10 @@ Workspace workspace_for(const PackedNetwork& network, std::int64_t n_nodes, std:
 void forward(const Kernels& kernels, const PackedNetwork& network, const Model& model, Workspace& work,
              Team* team = nullptr);
 
+// Edits of listed weights of the model that ran last in this memory: relative and additive, [list.n].
+void read_edits(const Kernels& kernels, const PackedNetwork& network, const EdgeList& list, Workspace& work,
+                float* relative, float* additive, Team* team = nullptr);
+
 // One layer; packs it for this call. d_e must fit (PackedSizes::fit), and the precision be that of the kernels.
 void shipped_forward(const Kernels& kernels, const WeightGraph& graph, const ShippedLayer& layer,
                      const LayerStates& states, Precision precision);
