@@ -9,7 +9,7 @@ namespace {
 // ---- The rules ----
 
 template <class Action>
-void visit(const ShippedLayer& layer, const FoldedShipped& at, const PackedSizes& sizes, Action& action) {
+void visit(const ShippedLayer& layer, const FoldedShipped& at, const StateSizes& sizes, Action& action) {
     action.add(at.terms, Part{.linear = layer.source, .output_scale = kBefore, .norm = &layer.norm});
     action.add(at.terms,
                Part{.linear = layer.target, .column = sizes.edge, .output_scale = kBefore, .norm = &layer.norm});
@@ -32,7 +32,7 @@ void visit(const ShippedLayer& layer, const FoldedShipped& at, const PackedSizes
 
 // `before` is the linear that ends the edges' update in the layer before, or null.
 template <class Action>
-void visit(const OfficialLayer& layer, const Linear* before, const FoldedOfficial& at, const PackedSizes& sizes,
+void visit(const OfficialLayer& layer, const Linear* before, const FoldedOfficial& at, const StateSizes& sizes,
            Action& action) {
     const std::int64_t d_e = layer.d_e, d_v = layer.d_v, width = sizes.edge;
     const Linear* messages[] = {&layer.forward_in, &layer.backward_in, &layer.edge_in};
@@ -42,19 +42,21 @@ void visit(const OfficialLayer& layer, const Linear* before, const FoldedOfficia
         const Linear& message = *messages[slot];
         const std::int64_t terms = kTerms[slot] * width;
         if (before == nullptr) {
-            action.add(at.edge[slot], Part{.linear = message, .n_inputs = d_e, .bias = false, .centred = true});
+            action.add(
+                at.edge,
+                Part{.linear = message, .n_inputs = d_e, .column = slot * width, .bias = false, .centred = true});
         } else {
-            action.add(at.edge[slot], Product{.first = message,
-                                              .first_input = 0,
-                                              .centred = true,
-                                              .second = *before,
-                                              .row = 0,
-                                              .column = 0,
-                                              .input_scale = kBehind,
-                                              .output_scale = 1.0,
-                                              .bias_to = at.terms,
-                                              .bias_row = kBiasRow,
-                                              .bias_column = terms});
+            action.add(at.edge, Product{.first = message,
+                                        .first_input = 0,
+                                        .centred = true,
+                                        .second = *before,
+                                        .row = 0,
+                                        .column = slot * width,
+                                        .input_scale = kBehind,
+                                        .output_scale = 1.0,
+                                        .bias_to = at.terms,
+                                        .bias_row = kBiasRow,
+                                        .bias_column = terms});
         }
         action.add(at.terms,
                    Part{.linear = message, .first_input = d_e, .n_inputs = d_v, .column = terms, .centred = true});
@@ -116,8 +118,7 @@ void visit(const EdgeHead& head, const MetanetWeights& w, const FoldedLayout& at
 }
 
 template <class Action>
-void visit_ends(const NetworkParameters& p, const FoldedLayout& at, Action& action) {
-    const MetanetWeights& w = p.weights;
+void visit_ends(const MetanetWeights& w, const FoldedLayout& at, Action& action) {
     action.add(at.condition_in, Part{.linear = w.condition_in, .output_scale = kBefore});
     action.add(at.condition_node, Part{.linear = w.condition_node, .input_scale = kBehind});
     action.add(at.condition_edge, Part{.linear = w.condition_edge, .input_scale = kBehind, .output_scale = kBefore});
@@ -132,7 +133,7 @@ void visit_ends(const NetworkParameters& p, const FoldedLayout& at, Action& acti
     visit(w.score_head, w, at, 0, action);
     action.add(at.readout, w.score_head.out.weight, w.score_head.out.n_in, double{w.score_gain} * kBehind);
     action.add(at.scalars, w.score_head.out.bias, 1, double{w.score_gain});
-    action.add(at.scalars + 3, p.saliency_gain, 1, 1.0);
+    action.add(at.scalars + 3, w.saliency_gain, 1, 1.0);
     if (!w.edits) return;
     const EdgeHead& head = w.edits->head;
     const std::int64_t first = at.score_panels * kPanel;
@@ -147,115 +148,89 @@ void visit_ends(const NetworkParameters& p, const FoldedLayout& at, Action& acti
 
 // Layers, and embeddings with heads, on threads: no two of these parts write to the same place, in either direction.
 template <class Action>
-void visit(const NetworkParameters& p, const FoldedLayout& at, int n_threads, Action& action) {
-    const MetanetWeights& w = p.weights;
+void visit(const MetanetWeights& w, const FoldedLayout& at, int n_threads, Action& action) {
     const std::size_t n_shipped = w.shipped.size(), n_layers = n_shipped + w.official.size();
     const int n_workers = static_cast<int>(std::min(static_cast<std::size_t>(n_threads), n_layers + 1));
     for_each_item(n_layers + 1, n_workers, [&](std::size_t part, int) {
-        if (part == n_layers) return visit_ends(p, at, action);
+        if (part == n_layers) return visit_ends(w, at, action);
         if (n_shipped > 0) return visit(w.shipped[part], at.shipped[part], at.sizes, action);
         const Linear* before = part == 0 ? nullptr : &w.official[part - 1].edge_out;
         visit(w.official[part], before, at.official[part], at.sizes, action);
     });
 }
 
+std::vector<double> folded(const MetanetWeights& weights, const FoldedLayout& layout, int n_threads) {
+    Fold fold(layout.n_values);
+    visit(weights, layout, n_threads, fold);
+    return fold.take();
+}
+
 }  // namespace
 
-FoldedMatrix FoldedLayout::matrix(std::int64_t n_in, std::int64_t n_out) {
-    FoldedMatrix matrix{.n_in = n_in, .n_out = to_panels(n_out)};
-    matrix.values = vector(matrix.n_in * matrix.n_out);
-    matrix.bias = vector(matrix.n_out);
-    matrix.transposed = n_transposed;
-    n_transposed += matrix.n_out * to_panels(n_in);
-    matrices.push_back(matrix);
-    return matrix;
-}
-
-std::int64_t FoldedLayout::vector(std::int64_t size) {
-    const std::int64_t offset = n_values;
-    n_values += to_panels(size);
-    return offset;
-}
-
-FoldedLayout::FoldedLayout(const MetanetWeights& w)
-    : sizes(w.d_e, w.d_v),
-      n_edge_features(w.n_edge_features),
-      n_node_features(w.n_node_features),
-      n_node_types(w.n_node_types),
-      condition_in(matrix(kConditionSize, kEmbed)),
-      condition_node(matrix(kEmbed, sizes.node)),
-      condition_edge(matrix(kEmbed, kEmbed)),
-      edge_in(matrix(n_edge_features, kEmbed)),
-      edge_out(matrix(kEmbed, sizes.edge)),
-      node_in(matrix(n_node_features, sizes.node)),
-      skip_edge(vector(sizes.edge)),
-      node_type(vector(n_node_types * sizes.node)),
-      score_panels(to_panels(w.score_head.edge.n_out) / kPanel),
-      hidden(score_panels * kPanel + (w.edits ? to_panels(w.edits->head.edge.n_out) : 0)),
-      edits(w.edits.has_value()) {
-    const std::int64_t edge = sizes.edge, node = sizes.node;
-    for (const ShippedLayer& layer : w.shipped) {
-        const std::int64_t inner = to_panels(layer.node_in.n_out);
-        shipped.push_back({.terms = matrix(node, 2 * edge),
-                           .edge = matrix(edge, edge),
-                           .update = matrix(edge, edge),
-                           .node_in = matrix(sizes.seen(), inner),
-                           .node_out = matrix(inner, node)});
-    }
-    for (std::size_t l = 0; l < w.official.size(); ++l) {
-        official.push_back({.terms = matrix(node, 4 * edge),
-                            .edge = {matrix(edge, edge), matrix(edge, edge), matrix(edge, edge)},
-                            .scale = vector(3 * edge),
-                            .shift = vector(3 * edge),
-                            .node_in = matrix(sizes.seen_official(), node),
-                            .node_scale = vector(node),
-                            .node_shift = vector(node),
-                            .node_out = matrix(node, node),
-                            .residual = matrix(node, node)});
-    }
-    head_terms = matrix(node, 2 * hidden);
-    head_edge = matrix(edge, hidden);
-    readout = vector(3 * hidden);
-    scalars = vector(kPanel);
-    node_head = matrix(node, edits ? kNodeOutputs : 0);
-}
-
-FoldedNetwork::FoldedNetwork(const NetworkParameters& parameters, int n_threads)
-    : parameters_(parameters), layout_(parameters.weights), values_(layout_.n_values) {
-    Fold fold(layout_.n_values);
-    visit(parameters, layout_, n_threads, fold);
-    for (std::int64_t i = 0; i < layout_.n_values; ++i) {
-        values_[i] = static_cast<float>(fold.values()[static_cast<std::size_t>(i)]);
+FoldedValues::FoldedValues(const FoldedPlaces& places, const std::vector<double>& values, Precision precision)
+    : values_(places.n_values) {
+    std::transform(values.begin(), values.end(), values_.data(), [](double x) { return static_cast<float>(x); });
+    if (precision == Precision::float32) return;
+    const bool split = precision == Precision::bf16x3;
+    n_halves_ = split ? 2 : 1;
+    pairs_ = AlignedArray<std::uint32_t>(n_halves_ * places.n_pairs);
+    for (const FoldedMatrix& matrix : places.matrices) {
+        if (matrix.pairs == FoldedMatrix::kNoPairs) continue;
+        round_to_pairs(panels(matrix), split, pairs_.data() + n_halves_ * matrix.pairs);
     }
 }
+
+Panels FoldedValues::panels(const FoldedMatrix& matrix) const {
+    const bool has_pairs = n_halves_ > 0 && matrix.pairs != FoldedMatrix::kNoPairs;
+    return {vector(matrix.values), vector(matrix.bias), matrix.n_in, matrix.n_out,
+            has_pairs ? pairs_.data() + n_halves_ * matrix.pairs : nullptr};
+}
+
+FoldedLayer<ShippedPlaces> fold(const ShippedLayer& layer, Precision precision) {
+    const StateSizes sizes(layer.d_e, layer.d_v);
+    const ShippedPlaces places(layer, sizes);
+    Fold fold(places.n_values);
+    visit(layer, places.layer, sizes, fold);
+    return {sizes, places, FoldedValues(places, fold.take(), precision)};
+}
+
+FoldedLayer<OfficialPlaces> fold(const OfficialLayer& layer, Precision precision) {
+    const StateSizes sizes(layer.d_e, layer.d_v);
+    const OfficialPlaces places(layer, sizes);
+    Fold fold(places.n_values);
+    visit(layer, nullptr, places.layer, sizes, fold);
+    fold.add(places.update, Part{.linear = layer.edge_out, .input_scale = kBehind});
+    return {sizes, places, FoldedValues(places, fold.take(), precision)};
+}
+
+FoldedNetwork::FoldedNetwork(const MetanetWeights& weights, int n_threads, Precision precision)
+    : weights_(weights), layout_(weights), values_(layout_, folded(weights, layout_, n_threads), precision) {}
 
 void FoldedNetwork::transpose() {
     transposed_ = AlignedFloats(layout_.n_transposed);
     std::int64_t widest = 0;
+    const float* values = values_.vector(0);
     for (const FoldedMatrix& matrix : layout_.matrices) {
         widest = std::max(widest, to_panels(matrix.n_in));
         float* to = transposed_.data() + matrix.transposed;
         for (std::int64_t i = 0; i < matrix.n_in; ++i) {
             for (std::int64_t o = 0; o < matrix.n_out; ++o) {
-                to[(i / kPanel * matrix.n_out + o) * kPanel + i % kPanel] = values_[place(matrix, i, o)];
+                to[place_in_panels(matrix.n_out, o, i)] = values[place(matrix, i, o)];
             }
         }
     }
     zeros_ = AlignedFloats(widest);
 }
 
-Panels FoldedNetwork::forward(const FoldedMatrix& matrix) const {
-    return {values_.data() + matrix.values, values_.data() + matrix.bias, matrix.n_in, matrix.n_out};
-}
-
 Panels FoldedNetwork::backward(const FoldedMatrix& matrix) const {
     return {transposed_.data() + matrix.transposed, zeros_.data(), matrix.n_out, to_panels(matrix.n_in)};
 }
 
-std::vector<double> FoldedNetwork::unfold(const std::vector<double>& folded, int n_threads) const {
-    std::vector<double> gradients(static_cast<std::size_t>(parameters_.n_values));
-    Unfold unfolding(folded, parameters_.values, gradients);
-    visit(parameters_, layout_, n_threads, unfolding);
+std::vector<double> FoldedNetwork::unfold(const std::vector<double>& folded, std::span<const float> parameters,
+                                          int n_threads) const {
+    std::vector<double> gradients(parameters.size());
+    Unfold unfolding(folded, parameters.data(), gradients);
+    visit(weights_, layout_, n_threads, unfolding);
     return gradients;
 }
 

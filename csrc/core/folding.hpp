@@ -3,6 +3,7 @@
 #pragma once
 
 #include <numbers>
+#include <utility>
 
 #include "core/folded_network.hpp"
 
@@ -17,7 +18,7 @@ inline constexpr std::int64_t kBiasRow = -1;
 
 inline std::int64_t place(const FoldedMatrix& matrix, std::int64_t row, std::int64_t column) {
     if (row == kBiasRow) return matrix.bias + column;
-    return matrix.values + (column / kPanel * matrix.n_in + row) * kPanel + column % kPanel;
+    return matrix.values + place_in_panels(matrix.n_in, row, column);
 }
 
 // Some columns of a linear on the way into a folded matrix.
@@ -56,10 +57,16 @@ class Weights {
 
     static void centre(std::vector<double>& values, std::int64_t n_in, std::int64_t n_out) {
         std::vector<double> mean(static_cast<std::size_t>(n_in));
-        const auto n = static_cast<std::size_t>(n_in);
-        for (std::size_t k = 0; k < values.size(); ++k) mean[k % n] += values[k];
+        const auto rows = static_cast<std::size_t>(n_out);
+        const auto for_each_row = [&](const auto& work) {
+            for (std::size_t o = 0; o < rows; ++o) {
+                double* row = values.data() + o * mean.size();
+                for (std::size_t i = 0; i < mean.size(); ++i) work(row[i], mean[i]);
+            }
+        };
+        for_each_row([](double value, double& sum) { sum += value; });
         for (double& value : mean) value /= static_cast<double>(n_out);
-        for (std::size_t k = 0; k < values.size(); ++k) values[k] -= mean[k % n];
+        for_each_row([](double& value, double of_all) { value -= of_all; });
     }
 
   private:
@@ -78,7 +85,7 @@ class Fold {
   public:
     explicit Fold(std::int64_t n_values) : values_(static_cast<std::size_t>(n_values)) {}
 
-    const std::vector<double>& values() const { return values_; }
+    std::vector<double> take() { return std::move(values_); }
 
     void add(const FoldedMatrix& matrix, const Part& part) {
         const Linear& linear = part.linear;

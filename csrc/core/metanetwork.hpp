@@ -29,7 +29,8 @@ struct MetanetWeights {
     std::vector<OfficialLayer> official;
     LayerNorm final_norm;
     EdgeHead score_head;
-    float score_gain, saliency_gain;  // score = score_gain score_head + saliency_gain saliency
+    float score_gain;  // score = score_gain score_head + saliency_gain saliency
+    const float* saliency_gain;
     struct Edits {
         EdgeHead head;  // relative, additive
         Linear node_head;
@@ -65,8 +66,7 @@ struct EdgeList {
 };
 
 class PackedEditor;
-
-struct PackedNetwork;
+class FoldedNetwork;
 
 namespace fused {
 struct Kernels;
@@ -96,11 +96,17 @@ class MetanetworkRunner {
 
   private:
     const PackedEditor& editor_;
-    const PackedNetwork* network_;  // null where the serial code runs, as the next two are
+    const FoldedNetwork* network_;  // null where the serial code runs, as the next two are
     const fused::Kernels* kernels_;
     std::unique_ptr<fused::Workspace> work_;
     std::vector<float> relative_, additive_;  // of all weights: the serial code knows no lists
 };
+
+// Edges of each model.
+std::vector<std::int64_t> edge_counts(std::span<const Model> models);
+
+// Numbers of the models, those with the most edges first.
+std::vector<std::size_t> largest_first(std::span<const std::int64_t> n_edges);
 
 // Which models of a call all threads share and how many threads take the others, largest first.
 struct ModelShares {

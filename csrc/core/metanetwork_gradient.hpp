@@ -37,10 +37,10 @@ struct HeadGradients {
 void metanetwork_record(const FoldedNetwork& network, std::span<const Model> models, std::span<const Tape> tapes,
                         Isa isa, int n_threads);
 
-// The gradient of the parameters, in their order, from the tapes that metanetwork_record left. The models' heads are
-// not looked at.
-std::vector<double> metanetwork_gradient(const FoldedNetwork& network, std::span<const Model> models,
-                                         std::span<const Tape> tapes, std::span<const HeadGradients> gradients, Isa isa,
-                                         int n_threads);
+// The gradient of the parameters, which stand in one array, in their order there, from the tapes that
+// metanetwork_record left. The models' heads are not looked at.
+std::vector<double> metanetwork_gradient(const FoldedNetwork& network, std::span<const float> parameters,
+                                         std::span<const Model> models, std::span<const Tape> tapes,
+                                         std::span<const HeadGradients> gradients, Isa isa, int n_threads);
 
 }  // namespace metaedit

@@ -66,4 +66,15 @@ void check(const WeightGraph& graph) {
     }
 }
 
+void count_degrees(const WeightGraph& graph, float* degree) {
+    std::fill_n(degree, 2 * graph.n_nodes, 0.0F);
+    for (const Block& block : graph.blocks) {
+        const bool dense = block.kind == BlockKind::dense;
+        const float n_in = dense ? static_cast<float>(block.n_src) : 1.0F;
+        const float n_out = dense ? static_cast<float>(block.n_dst) : 1.0F;
+        for (std::int64_t v = 0; v < block.n_dst; ++v) degree[2 * (block.dst_offset + v)] += n_in;
+        for (std::int64_t u = 0; u < block.n_src; ++u) degree[2 * (block.src_offset + u) + 1] += n_out;
+    }
+}
+
 }  // namespace metaedit

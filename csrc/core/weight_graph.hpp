@@ -41,4 +41,7 @@ std::int64_t count_edges(std::span<const Block> blocks);
 // a graph that passed: they index without looking.
 void check(const WeightGraph& graph);
 
+// Numbers of edges of every node, [n_nodes][2]: in, out.
+void count_degrees(const WeightGraph& graph, float* degree);
+
 }  // namespace metaedit

@@ -6,16 +6,12 @@
 #include "core/packed_editor.hpp"
 #include "core/parallel.hpp"
 #include "cpu/fused/model.hpp"
+#include "cpu/kernels_of.hpp"
 
 namespace metaedit {
 
+METAEDIT_X86_TABLES(fused::Kernels, kernels)
 #ifdef METAEDIT_X86_KERNELS
-namespace avx2 {
-extern const fused::Kernels kernels;
-}
-namespace avx512 {
-extern const fused::Kernels kernels;
-}
 namespace avx512_bf16 {
 extern const fused::Kernels kernels;
 }
@@ -41,22 +37,22 @@ const fused::Kernels* fused::kernels_of([[maybe_unused]] const Arithmetic& arith
 void shipped_forward(const WeightGraph& graph, const ShippedLayer& layer, const LayerStates& states,
                      const Arithmetic& arithmetic) {
     const fused::Kernels* kernels = fused::kernels_of(arithmetic);
-    if (kernels == nullptr || !PackedSizes::fit(layer.d_e)) return serial::shipped_forward(graph, layer, states);
-    fused::shipped_forward(*kernels, graph, layer, states, arithmetic.precision);
+    if (kernels == nullptr || !StateSizes::fit(layer.d_e)) return serial::shipped_forward(graph, layer, states);
+    fused::layer_forward(*kernels, graph, layer, states, arithmetic.precision);
 }
 
 void official_forward(const WeightGraph& graph, const OfficialLayer& layer, const LayerStates& states,
                       const Arithmetic& arithmetic) {
     const fused::Kernels* kernels = fused::kernels_of(arithmetic);
-    if (kernels == nullptr || !PackedSizes::fit(layer.d_e)) return serial::official_forward(graph, layer, states);
-    fused::official_forward(*kernels, graph, layer, states, arithmetic.precision);
+    if (kernels == nullptr || !StateSizes::fit(layer.d_e)) return serial::official_forward(graph, layer, states);
+    fused::layer_forward(*kernels, graph, layer, states, arithmetic.precision);
 }
 
 MetanetworkRunner::MetanetworkRunner(const PackedEditor& editor, const Arithmetic& arithmetic, std::int64_t n_nodes,
                                      std::int64_t n_edges)
     : editor_(editor), network_(nullptr), kernels_(fused::kernels_of(arithmetic)) {
     if (kernels_ == nullptr) return;
-    network_ = editor.packed(arithmetic.precision);
+    network_ = editor.folded(arithmetic.precision);
     if (network_ == nullptr) return;
     work_ = std::make_unique<fused::Workspace>(fused::workspace_for(*network_, n_nodes, n_edges));
 }
@@ -86,12 +82,23 @@ void MetanetworkRunner::run_edits(const EdgeList& list, float* relative, float* 
     }
 }
 
+std::vector<std::int64_t> edge_counts(std::span<const Model> models) {
+    std::vector<std::int64_t> n_edges;
+    n_edges.reserve(models.size());
+    for (const Model& model : models) n_edges.push_back(model.graph.n_edges);
+    return n_edges;
+}
+
+std::vector<std::size_t> largest_first(std::span<const std::int64_t> n_edges) {
+    std::vector<std::size_t> order(n_edges.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return n_edges[a] > n_edges[b]; });
+    return order;
+}
+
 ModelShares share_out(std::span<const std::int64_t> n_edges, std::int64_t d_e, bool can_share, int n_threads) {
     constexpr std::int64_t kLarge = std::int64_t{1} << 18;  // edges times d_e: some two milliseconds on one thread
-    ModelShares shares{.order = std::vector<std::size_t>(n_edges.size()), .n_shared = 0, .n_workers = 1};
-    std::iota(shares.order.begin(), shares.order.end(), std::size_t{0});
-    std::stable_sort(shares.order.begin(), shares.order.end(),
-                     [&](std::size_t a, std::size_t b) { return n_edges[a] > n_edges[b]; });
+    ModelShares shares{.order = largest_first(n_edges), .n_shared = 0, .n_workers = 1};
     const auto n_workers = [&](std::size_t n) {
         return static_cast<int>(std::clamp<std::size_t>(n, 1, static_cast<std::size_t>(n_threads)));
     };
@@ -106,12 +113,9 @@ ModelShares share_out(std::span<const std::int64_t> n_edges, std::int64_t d_e, b
 void metanetwork_forward(const PackedEditor& editor, std::span<const Model> models, const Arithmetic& arithmetic,
                          int n_threads) {
     if (models.empty()) return;
-    std::vector<std::int64_t> n_edges;
+    const std::vector<std::int64_t> n_edges = edge_counts(models);
     std::int64_t n_nodes = 0;
-    for (const Model& model : models) {
-        n_edges.push_back(model.graph.n_edges);
-        n_nodes = std::max(n_nodes, model.graph.n_nodes);
-    }
+    for (const Model& model : models) n_nodes = std::max(n_nodes, model.graph.n_nodes);
     std::vector<MetanetworkRunner> runners;
     const auto add_runner = [&] {
         runners.emplace_back(editor, arithmetic, n_nodes, *std::max_element(n_edges.begin(), n_edges.end()));

@@ -26,20 +26,17 @@ class JoinedParameters : public ParameterReader<JoinedParameters> {
         py::ssize_t size = 1;
         for (const py::ssize_t n : shape) size *= n;
         size_ += size;
-        if (name == "saliency_gain" && values_ != nullptr) saliency_gain_ = values_ + first;
         return values_ == nullptr ? &kNothing : values_ + first;
     }
 
     py::ssize_t size() const { return size_; }
     const Named& named() const { return named_; }
-    const float* saliency_gain() const { return saliency_gain_; }
     void expect_no_more() const {}  // whoever made the array checked its length
 
   private:
     const float* values_;
     py::ssize_t size_ = 0;
     Named named_;
-    const float* saliency_gain_ = nullptr;
 };
 
 // A metanetwork's sizes, and what follows from them for training.
@@ -50,7 +47,7 @@ class Differentiable {
         weights_ = network_weights(reader, sizes_, score_gain_);
         named_ = reader.named();
         n_parameters_ = reader.size();
-        if (!PackedSizes::fit(sizes_.d_e)) {
+        if (!StateSizes::fit(sizes_.d_e)) {
             throw py::value_error("d_e: expected at most " + std::to_string(*std::prev(std::end(kEdgeWidths))) +
                                   ", got " + std::to_string(sizes_.d_e));
         }
@@ -76,7 +73,7 @@ class Differentiable {
         const std::vector<Tape> tapes = tapes_of(models, edges, nodes);
         {
             const py::gil_scoped_release released;
-            metanetwork_record(FoldedNetwork(values.parameters, n_threads), models.models(), tapes, level, n_threads);
+            metanetwork_record(FoldedNetwork(values.weights, n_threads), models.models(), tapes, level, n_threads);
         }
         return py::make_tuple(heads[0], heads[1], heads[2], heads[3], edges, nodes);
     }
@@ -95,9 +92,10 @@ class Differentiable {
         std::vector<double> found;
         {
             const py::gil_scoped_release released;
-            FoldedNetwork network(values.parameters, n_threads);
+            FoldedNetwork network(values.weights, n_threads);
             network.transpose();
-            found = metanetwork_gradient(network, models.models(), tapes, upstream, level, n_threads);
+            found =
+                metanetwork_gradient(network, values.parameters, models.models(), tapes, upstream, level, n_threads);
         }
         py::array_t<float> result(n_parameters_);
         std::transform(found.begin(), found.end(), result.mutable_data(),
@@ -109,15 +107,14 @@ class Differentiable {
     // The parameters of one call.
     struct Values {
         py::array kept;
-        NetworkParameters parameters;
+        std::span<const float> parameters;
+        MetanetWeights weights;
 
         Values(const Differentiable& network, const py::object& given)
-            : kept(expect_array<float>(given, "parameters", {network.n_parameters_})) {
+            : kept(expect_array<float>(given, "parameters", {network.n_parameters_})),
+              parameters(floats(kept), static_cast<std::size_t>(network.n_parameters_)) {
             JoinedParameters reader(floats(kept));
-            parameters.weights = network_weights(reader, network.sizes_, network.score_gain_);
-            parameters.values = floats(kept);
-            parameters.n_values = network.n_parameters_;
-            parameters.saliency_gain = reader.saliency_gain();
+            weights = network_weights(reader, network.sizes_, network.score_gain_);
         }
     };
 

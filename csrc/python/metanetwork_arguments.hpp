@@ -52,7 +52,7 @@ MetanetWeights network_weights(Reader& p, const MetanetSizes& sizes, float score
                      .final_norm = p.norm("final_norm", d_v),
                      .score_head = edge_head(p, "score_head", sizes, 1),
                      .score_gain = score_gain,
-                     .saliency_gain = *p.take("saliency_gain", {}),
+                     .saliency_gain = p.take("saliency_gain", {}),
                      .edits = {}};
     if (sizes.edits_parameters) {
         w.edits = {.head = edge_head(p, "edit_head", sizes, 2), .node_head = p.linear("node_head", kNodeOutputs, d_v)};

@@ -143,7 +143,7 @@ std::unique_ptr<PackedEditor> make_editor(const NetworkCase& of, unsigned seed) 
                      .final_norm = p.norm(d_v),
                      .score_head = p.head(d_e, d_v, of.head_hidden, 1),
                      .score_gain = 4.0F,
-                     .saliency_gain = 0.9F,
+                     .saliency_gain = p.take(1, 0.1F, 0.9F),
                      .edits = {}};
     for (int i = 0; i < of.n_layers; ++i) {
         if (of.is_shipped) {

@@ -101,7 +101,7 @@ TEST(threads_share_a_large_model) {
     const Architecture large{{14, 260, 2}, {}};
     for (const NetworkCase& of : network_cases()) {
         const std::unique_ptr<PackedEditor> editor = make_editor(of);
-        if (of.d_e < 64 || editor->packed(Precision::float32) == nullptr) continue;
+        if (of.d_e < 64 || editor->folded(Precision::float32) == nullptr) continue;
         for (const ArithmeticCase& with : arithmetic_cases()) {
             if (with.arithmetic.isa == Isa::serial) continue;
             std::vector<Floats> found;

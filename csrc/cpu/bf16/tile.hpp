@@ -9,7 +9,7 @@
 //                        kInputs is the matrix's n_in, or 0 where only the matrix knows.
 #pragma once
 
-#include "core/panel_matrix.hpp"
+#include "core/panels.hpp"
 #include "cpu/fused/tile.hpp"
 
 namespace metaedit::bf16 {

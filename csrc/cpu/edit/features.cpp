@@ -5,29 +5,13 @@
 #include <cmath>
 #include <limits>
 
+#include "cpu/kernels_of.hpp"
+
 namespace metaedit {
 
-#ifdef METAEDIT_X86_KERNELS
-namespace avx2 {
-extern const edit::Kernels edit_kernels;
-}
-namespace avx512 {
-extern const edit::Kernels edit_kernels;
-}
-#endif
-namespace serial {
-extern const edit::Kernels edit_kernels;
-}
+METAEDIT_KERNELS_OF(edit, edit_kernels)
 
 namespace edit {
-
-const Kernels& kernels_of([[maybe_unused]] Isa isa) {
-#ifdef METAEDIT_X86_KERNELS
-    if (isa == Isa::avx2) return avx2::edit_kernels;
-    if (isa == Isa::avx512) return avx512::edit_kernels;
-#endif
-    return serial::edit_kernels;
-}
 
 namespace {
 

@@ -59,8 +59,9 @@ METAEDIT_INLINE void dense(const Dense& op) {
     }
 }
 
-template <class S>
-METAEDIT_INLINE void normalise(const Normalise& op) {
+// finish(i, y) gives what stands behind normalisation at columns from i on.
+template <class S, class Finish>
+METAEDIT_INLINE void normalise_rows(const Normalise& op, const Finish& finish) {
     constexpr float kEpsilon = 1e-5F;
     const float size = static_cast<float>(op.size);
     for (std::int64_t row = 0; row < op.rows; ++row) {
@@ -75,13 +76,20 @@ METAEDIT_INLINE void normalise(const Normalise& op) {
             squares = S::fma(centred, centred, squares);
             S::store(out + i, centred);
         }
-        const typename S::V scale = S::all(1.0F / __builtin_sqrtf(S::sum(squares) / size + kEpsilon));
+        const float inverse = 1.0F / __builtin_sqrtf(S::sum(squares) / size + kEpsilon);
+        if (op.inverse != nullptr) op.inverse[row * op.inverse_stride] = inverse;
         for (std::int64_t i = 0; i < op.width; i += S::kLanes) {
-            typename S::V y = S::mul(S::load(out + i), scale);
-            if (op.scale != nullptr) y = S::scaled_silu(S::fma(y, S::load(op.scale + i), S::load(op.shift + i)));
-            S::store(out + i, y);
+            S::store(out + i, finish(i, S::mul(S::load(out + i), S::all(inverse))));
         }
     }
+}
+
+template <class S>
+METAEDIT_INLINE void normalise(const Normalise& op) {
+    using V = typename S::V;
+    normalise_rows<S>(op, [&](std::int64_t i, V y) METAEDIT_INLINE_LAMBDA {
+        return op.scale == nullptr ? y : S::scaled_silu(S::fma(y, S::load(op.scale + i), S::load(op.shift + i)));
+    });
 }
 
 }  // namespace metaedit::fused

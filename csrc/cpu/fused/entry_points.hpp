@@ -1,20 +1,12 @@
 // The functions of one instruction set's object file, all of them: include this once, behind the definition of
-// METAEDIT_LEVEL (a namespace that holds Simd), METAEDIT_SECTION (a string) and METAEDIT_KERNELS (the namespace of
-// the templates, fused or bf16).
-//
-// They stand in a section of their own, so that a test can see in the finished library that no other code uses
-// the instruction set.
+// METAEDIT_LEVEL (a namespace that holds Simd), METAEDIT_SECTION (a string; see cpu/entry.hpp) and METAEDIT_KERNELS
+// (the namespace of the templates, fused or bf16).
 #pragma once
 
+#include "cpu/entry.hpp"
 #include "cpu/fused/dense.hpp"
 #include "cpu/fused/edges.hpp"
 #include "cpu/fused/official.hpp"
-
-#ifdef __ELF__
-#define METAEDIT_ENTRY __attribute__((section(METAEDIT_SECTION))) static void
-#else
-#define METAEDIT_ENTRY static void
-#endif
 
 namespace metaedit::METAEDIT_LEVEL {
 

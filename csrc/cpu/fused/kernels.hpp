@@ -7,7 +7,7 @@
 #pragma once
 
 #include "core/metanetwork.hpp"
-#include "core/panel_matrix.hpp"
+#include "core/panels.hpp"
 #include "cpu/fused/inline.hpp"
 
 namespace metaedit::fused {
@@ -26,7 +26,8 @@ struct Dense {
 };
 
 // out[r] = (x[r] - mean) / sqrt(variance + 1e-5) over the first `size` of `width` columns, 0 in the others; then
-// out[r] = s(out[r] * scale + shift) where these are given. x may be out.
+// out[r] = s(out[r] * scale + shift) where these are given. x may be out. 1 / sqrt(...) goes to `inverse` where that
+// is given.
 struct Normalise {
     const float* x;      // [rows][width]
     const float* keeps;  // [width], 1 below `size` and 0 from there on
@@ -35,6 +36,8 @@ struct Normalise {
     std::int64_t rows, width, size;
     float* out;
     std::int64_t out_stride;
+    float* inverse = nullptr;  // [rows], `inverse_stride` apart
+    std::int64_t inverse_stride = 0;
 };
 
 // edges[k] = out(s(in(features[k]) + hidden_bias)), the bias of `in` being part of hidden_bias. The hidden layer

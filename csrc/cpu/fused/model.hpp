@@ -1,7 +1,7 @@
 // The network on the vectorised kernels: ordinary code that calls one instruction set's table of functions.
 #pragma once
 
-#include "core/packed_network.hpp"
+#include "core/folded_network.hpp"
 #include "core/parallel.hpp"
 #include "cpu/fused/kernels.hpp"
 
@@ -11,7 +11,7 @@ namespace metaedit::fused {
 class Workspace {
   public:
     // For graphs of up to that many nodes and edges; terms_width is the widest row of terms per node.
-    Workspace(const PackedSizes& sizes, std::int64_t n_nodes, std::int64_t n_edges, std::int64_t hidden_width,
+    Workspace(const StateSizes& sizes, std::int64_t n_nodes, std::int64_t n_edges, std::int64_t hidden_width,
               std::int64_t terms_width);
 
     AlignedFloats edges;    // [E][edge]
@@ -27,20 +27,21 @@ class Workspace {
     void expect_partial(std::int64_t size);
 };
 
-Workspace workspace_for(const PackedNetwork& network, std::int64_t n_nodes, std::int64_t n_edges);
+Workspace workspace_for(const FoldedNetwork& network, std::int64_t n_nodes, std::int64_t n_edges);
 
 // team: threads that share the model, or null for the caller's alone; the same bits.
-void forward(const Kernels& kernels, const PackedNetwork& network, const Model& model, Workspace& work,
+void forward(const Kernels& kernels, const FoldedNetwork& network, const Model& model, Workspace& work,
              Team* team = nullptr);
 
 // Edits of listed weights of the model that ran last in this memory: relative and additive, [list.n].
-void read_edits(const Kernels& kernels, const PackedNetwork& network, const EdgeList& list, Workspace& work,
+void read_edits(const Kernels& kernels, const FoldedNetwork& network, const EdgeList& list, Workspace& work,
                 float* relative, float* additive, Team* team = nullptr);
 
-// One layer; packs it for this call. d_e must fit (PackedSizes::fit), and the precision be that of the kernels.
-void shipped_forward(const Kernels& kernels, const WeightGraph& graph, const ShippedLayer& layer,
-                     const LayerStates& states, Precision precision);
-void official_forward(const Kernels& kernels, const WeightGraph& graph, const OfficialLayer& layer,
-                      const LayerStates& states, Precision precision);
+// One layer, shipped or official; folds it for this call. d_e must fit (StateSizes::fit), and the precision be that of
+// the kernels.
+void layer_forward(const Kernels& kernels, const WeightGraph& graph, const ShippedLayer& layer,
+                   const LayerStates& states, Precision precision);
+void layer_forward(const Kernels& kernels, const WeightGraph& graph, const OfficialLayer& layer,
+                   const LayerStates& states, Precision precision);
 
 }  // namespace metaedit::fused

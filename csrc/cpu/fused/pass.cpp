@@ -23,18 +23,6 @@ Block rows_of(const Block& block, std::int64_t first, std::int64_t n_rows) {
     return rows;
 }
 
-// Numbers of edges [V][2]: in, out.
-void set_degrees(const WeightGraph& graph, AlignedFloats& degree) {
-    std::fill_n(degree.data(), 2 * graph.n_nodes, 0.0F);
-    for (const Block& block : graph.blocks) {
-        const bool dense = block.kind == BlockKind::dense;
-        const float n_in = dense ? static_cast<float>(block.n_src) : 1.0F;
-        const float n_out = dense ? static_cast<float>(block.n_dst) : 1.0F;
-        for (std::int64_t v = 0; v < block.n_dst; ++v) degree[2 * (block.dst_offset + v)] += n_in;
-        for (std::int64_t u = 0; u < block.n_src; ++u) degree[2 * (block.src_offset + u) + 1] += n_out;
-    }
-}
-
 // work(i) for i below a multiple of kPanel, a panel's in a loop that the compiler unrolls.
 template <class Work>
 void for_panels(std::int64_t size, const Work& work) {
@@ -58,9 +46,10 @@ void merge(const float* from, std::int64_t size, bool minima, float* into) {
 
 }  // namespace
 
-Pass::Pass(const Kernels& kernels, const PackedSizes& sizes, const WeightGraph& graph, Workspace& work, Team* team)
-    : kernels_(kernels), sizes_(sizes), graph_(graph), work_(work), team_(team) {
-    set_degrees(graph, work.degree);
+Pass::Pass(const Kernels& kernels, const StateSizes& sizes, const FoldedValues& values, const WeightGraph& graph,
+           Workspace& work, Team* team)
+    : kernels_(kernels), sizes_(sizes), values_(values), graph_(graph), work_(work), team_(team) {
+    count_degrees(graph, work.degree.data());
 }
 
 void Pass::share(std::int64_t n, std::int64_t step, const std::function<void(Range)>& work) const {
@@ -85,14 +74,14 @@ void Pass::share_dense_blocks(const std::function<void(const Block*, std::int64_
     team_->run(blocks.size(), [&](std::size_t item) { work(&blocks[item], 1); });
 }
 
-void Pass::dense(const PanelMatrix& matrix, const float* x, std::int64_t x_stride, float* out, Then then,
+void Pass::dense(const FoldedMatrix& matrix, const float* x, std::int64_t x_stride, float* out, Then then,
                  Range rows) const {
-    kernels_.dense({.matrix = matrix.view(),
+    kernels_.dense({.matrix = values_.panels(matrix),
                     .x = x + rows.first * x_stride,
                     .x_stride = x_stride,
                     .rows = rows.size(),
-                    .out = out + rows.first * matrix.n_out(),
-                    .out_stride = matrix.n_out(),
+                    .out = out + rows.first * matrix.n_out,
+                    .out_stride = matrix.n_out,
                     .then = then});
 }
 
@@ -108,7 +97,7 @@ void Pass::normalise(Range nodes) const {
                         .out_stride = sizes_.seen()});
 }
 
-void Pass::layer(const PackedLayer& layer, float* edges) const {
+void Pass::layer(const FoldedShipped& layer, float* edges) const {
     const std::int64_t n = graph_.n_nodes, row = sizes_.seen();
     float* const seen = work_.seen.data();
     share(n, kNodeRows, [&](Range nodes) {
@@ -118,8 +107,8 @@ void Pass::layer(const PackedLayer& layer, float* edges) const {
     });
     const Aggregates received{seen + sizes_.node, row, 0}, returned{seen + sizes_.node + 2 * sizes_.edge, row, 0};
     share_parts(received, true, [&](const Part& part) {
-        kernels_.pass_messages[sizes_.edge_index]({.edge = layer.edge.view(),
-                                                   .update = layer.update.view(),
+        kernels_.pass_messages[sizes_.edge_index]({.edge = values_.panels(layer.edge),
+                                                   .update = values_.panels(layer.update),
                                                    .size = sizes_.size_e,
                                                    .blocks = &part.block,
                                                    .n_blocks = 1,
@@ -133,11 +122,11 @@ void Pass::layer(const PackedLayer& layer, float* edges) const {
     share(n, kNodeRows, [&](Range nodes) {
         finish_aggregates(nodes);
         dense(layer.node_in, seen, row, work_.hidden.data(), Then::scaled_silu, nodes);
-        dense(layer.node_out, work_.hidden.data(), layer.node_in.n_out(), work_.nodes.data(), Then::add, nodes);
+        dense(layer.node_out, work_.hidden.data(), layer.node_in.n_out, work_.nodes.data(), Then::add, nodes);
     });
 }
 
-void Pass::layer(const PackedOfficialLayer& layer, float* edges) const {
+void Pass::layer(const FoldedOfficial& layer, float* edges) const {
     const std::int64_t n = graph_.n_nodes, row = sizes_.seen();
     float *const seen = work_.seen.data(), *const hidden = work_.hidden.data();
     share(n, kNodeRows, [&](Range nodes) {
@@ -146,9 +135,9 @@ void Pass::layer(const PackedOfficialLayer& layer, float* edges) const {
     });
     const Aggregates received{seen + sizes_.node, row, 0}, returned{seen + sizes_.node + sizes_.edge, row, 0};
     share_parts(received, false, [&](const Part& part) {
-        kernels_.pass_official[sizes_.edge_index]({.edge = layer.edge.view(),
-                                                   .scale = layer.scale.data(),
-                                                   .shift = layer.shift.data(),
+        kernels_.pass_official[sizes_.edge_index]({.edge = values_.panels(layer.edge),
+                                                   .scale = values_.vector(layer.scale),
+                                                   .shift = values_.vector(layer.shift),
                                                    .size = sizes_.size_e,
                                                    .blocks = &part.block,
                                                    .n_blocks = 1,
@@ -164,8 +153,8 @@ void Pass::layer(const PackedOfficialLayer& layer, float* edges) const {
         dense(layer.node_in, seen, row, hidden, Then::store, nodes);
         kernels_.normalise({.x = own,
                             .keeps = work_.keeps.data(),
-                            .scale = layer.node_scale.data(),
-                            .shift = layer.node_shift.data(),
+                            .scale = values_.vector(layer.node_scale),
+                            .shift = values_.vector(layer.node_shift),
                             .rows = nodes.size(),
                             .width = sizes_.node,
                             .size = sizes_.size_v,
@@ -176,10 +165,10 @@ void Pass::layer(const PackedOfficialLayer& layer, float* edges) const {
     });
 }
 
-void Pass::update(const PackedOfficialLayer& layer, float* edges) const {
+void Pass::update(const OfficialPlaces& places, float* edges) const {
     AlignedFloats messages(graph_.n_edges * sizes_.edge);
     std::copy_n(edges, messages.size(), messages.data());
-    dense(layer.update, messages.data(), sizes_.edge, edges, Then::store, {0, graph_.n_edges});
+    dense(places.update, messages.data(), sizes_.edge, edges, Then::store, {0, graph_.n_edges});
 }
 
 // Chunk 0 and whole blocks go to the nodes' own rows, other chunks to table `slot` of the targets of their block.

@@ -18,7 +18,8 @@ struct Range {
 class Pass {
   public:
     // team: null for the caller's thread alone.
-    Pass(const Kernels& kernels, const PackedSizes& sizes, const WeightGraph& graph, Workspace& work, Team* team);
+    Pass(const Kernels& kernels, const StateSizes& sizes, const FoldedValues& values, const WeightGraph& graph,
+         Workspace& work, Team* team);
 
     // work(range) for ranges that make up [0, n), a multiple of `step` apart.
     void share(std::int64_t n, std::int64_t step, const std::function<void(Range)>& work) const;
@@ -27,20 +28,20 @@ class Pass {
     void share_dense_blocks(const std::function<void(const Block*, std::int64_t)>& work) const;
 
     // Some rows of: out = x B + bias, out += it, or s(it).
-    void dense(const PanelMatrix& matrix, const float* x, std::int64_t x_stride, float* out, Then then,
+    void dense(const FoldedMatrix& matrix, const float* x, std::int64_t x_stride, float* out, Then then,
                Range rows) const;
 
     // LayerNorm of nodes, without scale and shift, into the front of `seen`.
     void normalise(Range nodes) const;
 
     // `edges` is [E][sizes.edge].
-    void layer(const PackedLayer& layer, float* edges) const;
+    void layer(const FoldedShipped& layer, float* edges) const;
     // As above, but what reads the edges then has their update inside (update()).
-    void layer(const PackedOfficialLayer& layer, float* edges) const;
+    void layer(const FoldedOfficial& layer, float* edges) const;
 
     // What a layer by itself leaves to do.
-    void update(const PackedLayer&, float*) const {}
-    void update(const PackedOfficialLayer& layer, float* edges) const;
+    void update(const ShippedPlaces&, float*) const {}
+    void update(const OfficialPlaces& places, float* edges) const;
 
   private:
     // Where the edges of a block, or of a chunk of its rows, leave their sums at the targets.
@@ -59,7 +60,8 @@ class Pass {
     void finish_aggregates(Range nodes) const;
 
     const Kernels& kernels_;
-    const PackedSizes& sizes_;
+    const StateSizes& sizes_;
+    const FoldedValues& values_;
     const WeightGraph& graph_;
     Workspace& work_;
     Team* team_;

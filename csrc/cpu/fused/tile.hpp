@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "core/panel_matrix.hpp"
+#include "core/panels.hpp"
 #include "core/weight_graph.hpp"
 #include "cpu/fused/inline.hpp"
 

@@ -149,26 +149,21 @@ void Pass::layer_backward(const FoldedOfficial& layer, std::size_t index) {
     std::fill_n(work_.seen_gradient.data() + n * seen, seen, 0.0F);
     terms(layer.terms, rows);
     clear(work_.terms_gradient, (n + 1) * layer.terms.n_out);
-    OfficialGradient op{.edges = edges(static_cast<std::int64_t>(model_.graph.blocks.size())),
-                        .edge = {},
-                        .edge_back = {},
-                        .scale = network_.vector(layer.scale),
-                        .shift = network_.vector(layer.shift),
-                        .size = static_cast<float>(sizes_.size_e),
-                        .a = edge_states(index),
-                        .gradient = work_.edges_gradient.data(),
-                        .terms = work_.terms.data(),
-                        .sums_gradient = work_.seen_gradient.data() + node,
-                        .sums_gradient_row = seen,
-                        .terms_gradient = work_.terms_gradient.data(),
-                        .edge_values = {},
-                        .scale_gradient = gradients_ + layer.scale,
-                        .shift_gradient = gradients_ + layer.shift};
-    for (std::size_t slot = 0; slot < 3; ++slot) {
-        op.edge[slot] = network_.forward(layer.edge[slot]);
-        op.edge_back[slot] = network_.backward(layer.edge[slot]);
-        op.edge_values[slot] = gradients_ + layer.edge[slot].values;
-    }
+    const OfficialGradient op{.edges = edges(static_cast<std::int64_t>(model_.graph.blocks.size())),
+                              .edge = network_.forward(layer.edge),
+                              .edge_back = network_.backward(layer.edge),
+                              .scale = network_.vector(layer.scale),
+                              .shift = network_.vector(layer.shift),
+                              .size = static_cast<float>(sizes_.size_e),
+                              .a = edge_states(index),
+                              .gradient = work_.edges_gradient.data(),
+                              .terms = work_.terms.data(),
+                              .sums_gradient = work_.seen_gradient.data() + node,
+                              .sums_gradient_row = seen,
+                              .terms_gradient = work_.terms_gradient.data(),
+                              .edge_values = gradients_ + layer.edge.values,
+                              .scale_gradient = gradients_ + layer.scale,
+                              .shift_gradient = gradients_ + layer.shift};
     kernels_.official_gradient[sizes_.edge_index](op);
     weight_gradient(layer.terms, rows.seen, rows.stride, work_.terms_gradient.data(), n);
     // The node states were seen by the node MLP, the residual and the terms.

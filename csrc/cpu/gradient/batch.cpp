@@ -1,42 +1,16 @@
 // Models shared out to threads, forward and backward.
 
 #include <algorithm>
-#include <numeric>
 
 #include "core/parallel.hpp"
 #include "cpu/gradient/network.hpp"
+#include "cpu/kernels_of.hpp"
 
 namespace metaedit {
 
-#ifdef METAEDIT_X86_KERNELS
-namespace avx2 {
-extern const gradient::Kernels gradient_kernels;
-}
-namespace avx512 {
-extern const gradient::Kernels gradient_kernels;
-}
-#endif
-namespace serial {
-extern const gradient::Kernels gradient_kernels;
-}
+METAEDIT_KERNELS_OF(gradient, gradient_kernels)
 
 namespace {
-
-const gradient::Kernels& kernels_of([[maybe_unused]] Isa isa) {
-#ifdef METAEDIT_X86_KERNELS
-    if (isa >= Isa::avx512) return avx512::gradient_kernels;  // later levels add what training does not use
-    if (isa == Isa::avx2) return avx2::gradient_kernels;
-#endif
-    return serial::gradient_kernels;
-}
-
-std::vector<std::size_t> largest_first(std::span<const Model> models) {
-    std::vector<std::size_t> order(models.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::size_t a, std::size_t b) { return models[a].graph.n_edges > models[b].graph.n_edges; });
-    return order;
-}
 
 std::vector<gradient::Workspace> workspaces(const FoldedLayout& layout, std::span<const Model> models, int n_workers,
                                             bool backward) {
@@ -63,7 +37,7 @@ constexpr std::size_t kSlots = 16;
 // Each model, the largest first, goes to the slot with the fewest edges. This depends on the models alone.
 std::vector<Slot> deal(std::span<const Model> models) {
     std::vector<Slot> slots(std::min(kSlots, models.size()));
-    for (const std::size_t m : largest_first(models)) {
+    for (const std::size_t m : largest_first(edge_counts(models))) {
         auto least = std::min_element(slots.begin(), slots.end(),
                                       [](const Slot& a, const Slot& b) { return a.n_edges < b.n_edges; });
         least->models.push_back(m);
@@ -91,19 +65,20 @@ void metanetwork_record(const FoldedNetwork& network, std::span<const Model> mod
     if (models.empty()) return;
     const int n_workers = count_workers(models.size(), n_threads);
     std::vector<gradient::Workspace> work = workspaces(network.layout(), models, n_workers, false);
-    const std::vector<std::size_t> order = largest_first(models);
+    const std::vector<std::size_t> order = largest_first(edge_counts(models));
     for_each_item(models.size(), n_workers, [&](std::size_t item, int worker) {
         const std::size_t m = order[item];
-        gradient::Pass(kernels_of(isa), network, models[m], tapes[m], work[static_cast<std::size_t>(worker)]).forward();
+        gradient::Pass(gradient::kernels_of(isa), network, models[m], tapes[m], work[static_cast<std::size_t>(worker)])
+            .forward();
     });
 }
 
-std::vector<double> metanetwork_gradient(const FoldedNetwork& network, std::span<const Model> models,
-                                         std::span<const Tape> tapes, std::span<const HeadGradients> gradients, Isa isa,
-                                         int n_threads) {
+std::vector<double> metanetwork_gradient(const FoldedNetwork& network, std::span<const float> parameters,
+                                         std::span<const Model> models, std::span<const Tape> tapes,
+                                         std::span<const HeadGradients> gradients, Isa isa, int n_threads) {
     const FoldedLayout& layout = network.layout();
     std::vector<double> sums(static_cast<std::size_t>(layout.n_values));
-    if (models.empty()) return network.unfold(sums, n_threads);
+    if (models.empty()) return network.unfold(sums, parameters, n_threads);
     std::vector<Slot> slots = deal(models);
     const int n_workers = count_workers(slots.size(), n_threads);
     std::vector<gradient::Workspace> work = workspaces(layout, models, n_workers, true);
@@ -111,14 +86,15 @@ std::vector<double> metanetwork_gradient(const FoldedNetwork& network, std::span
         Slot& slot = slots[item];
         slot.gradients = AlignedFloats(layout.n_values);
         for (const std::size_t m : slot.models) {
-            gradient::Pass(kernels_of(isa), network, models[m], tapes[m], work[static_cast<std::size_t>(worker)])
+            gradient::Pass(gradient::kernels_of(isa), network, models[m], tapes[m],
+                           work[static_cast<std::size_t>(worker)])
                 .backward(gradients[m], slot.gradients.data());
         }
     });
     for (const Slot& slot : slots) {
         for (std::size_t i = 0; i < sums.size(); ++i) sums[i] += double{slot.gradients.data()[i]};
     }
-    return network.unfold(sums, n_threads);
+    return network.unfold(sums, parameters, n_threads);
 }
 
 }  // namespace metaedit

@@ -1,19 +1,14 @@
 // The functions of one instruction set's object file, all of them: include this once, behind the definition of
 // METAEDIT_LEVEL (a namespace that holds Vectors) and, for a level beyond the baseline, METAEDIT_SECTION (a string;
-// see fused/entry_points.hpp).
+// see cpu/entry.hpp).
 #pragma once
 
+#include "cpu/entry.hpp"
 #include "cpu/fused/dense.hpp"
 #include "cpu/gradient/edges.hpp"
 #include "cpu/gradient/nodes.hpp"
 #include "cpu/gradient/official.hpp"
 #include "cpu/gradient/shipped.hpp"
-
-#if defined(__ELF__) && defined(METAEDIT_SECTION)
-#define METAEDIT_ENTRY __attribute__((section(METAEDIT_SECTION))) static void
-#else
-#define METAEDIT_ENTRY static void
-#endif
 
 namespace metaedit::METAEDIT_LEVEL {
 
@@ -22,13 +17,16 @@ METAEDIT_ENTRY dense(const fused::Dense& op) {
     fused::dense_all<Vectors, fused::Then::store>(op);
 }
 
+METAEDIT_ENTRY normalise(const fused::Normalise& op) {
+    fused::normalise_rows<Vectors>(op, [](std::int64_t, Vectors::V y) METAEDIT_INLINE_LAMBDA { return y; });
+}
+
 #define METAEDIT_NODE_ENTRY(name, Op)             \
     METAEDIT_ENTRY name(const gradient::Op& op) { \
         gradient::name<Vectors>(op);              \
     }
 METAEDIT_NODE_ENTRY(weight_gradient, WeightGradient)
 METAEDIT_NODE_ENTRY(activate, Activate)
-METAEDIT_NODE_ENTRY(normalise_rows, NormaliseRows)
 METAEDIT_NODE_ENTRY(normalise_gradient, NormaliseGradient)
 METAEDIT_NODE_ENTRY(scaled_activate, ScaledActivate)
 #undef METAEDIT_NODE_ENTRY
@@ -59,7 +57,7 @@ constinit const gradient::Kernels gradient_kernels = {
     .dense = &dense,
     .weight_gradient = &weight_gradient,
     .activate = &activate,
-    .normalise = &normalise_rows,
+    .normalise = &normalise,
     .normalise_gradient = &normalise_gradient,
     .scaled_activate = &scaled_activate,
     .embed = METAEDIT_WIDTHS(embed),

@@ -40,7 +40,7 @@ Pass::Pass(const Kernels& kernels, const FoldedNetwork& network, const Model& mo
       budget_(kEmbed),
       at_node_(sizes_.node),
       at_edge_(kEmbed) {
-    set_degrees();
+    count_degrees(model_.graph, work_.degree.data());
     AlignedFloats hidden(kEmbed);
     dense(network_.forward(layout_.condition_in), model_.condition, kConditionSize, budget_.data(), kEmbed, Then::store,
           1);
@@ -88,18 +88,6 @@ std::int64_t Pass::n_dense_blocks() const {
                          [](const Block& block) { return block.kind == BlockKind::dense; });
 }
 
-void Pass::set_degrees() {
-    float* degree = work_.degree.data();
-    clear(work_.degree, 2 * model_.graph.n_nodes);
-    for (const Block& block : model_.graph.blocks) {
-        const bool is_dense = block.kind == BlockKind::dense;
-        const float n_in = is_dense ? static_cast<float>(block.n_src) : 1.0F;
-        const float n_out = is_dense ? static_cast<float>(block.n_dst) : 1.0F;
-        for (std::int64_t v = 0; v < block.n_dst; ++v) degree[2 * (block.dst_offset + v)] += n_in;
-        for (std::int64_t u = 0; u < block.n_src; ++u) degree[2 * (block.src_offset + u) + 1] += n_out;
-    }
-}
-
 void Pass::clear(AlignedFloats& values, std::int64_t size) const {
     std::fill_n(values.data(), size, 0.0F);
 }
@@ -133,6 +121,8 @@ void Pass::weight_gradient(const FoldedMatrix& matrix, const float* x, std::int6
 void Pass::normalise(const Rows& to) {
     kernels_.normalise({.x = work_.nodes.data(),
                         .keeps = work_.keeps.data(),
+                        .scale = nullptr,
+                        .shift = nullptr,
                         .rows = model_.graph.n_nodes,
                         .width = sizes_.node,
                         .size = sizes_.size_v,
@@ -220,21 +210,22 @@ void Pass::layer_forward(const FoldedOfficial& layer, std::size_t index) {
         std::copy_n(work_.degree.data() + 2 * v, 2, row + node + 2 * width);
     }
     terms(layer.terms, rows);
-    Official op{.edges = edges(static_cast<std::int64_t>(model_.graph.blocks.size())),
-                .edge = {},
-                .scale = network_.vector(layer.scale),
-                .shift = network_.vector(layer.shift),
-                .size = static_cast<float>(sizes_.size_e),
-                .a = edge_states(index),
-                .a_out = edge_states(index + 1),
-                .terms = work_.terms.data(),
-                .sums = rows.seen + node,
-                .sums_row = rows.stride};
-    for (std::size_t slot = 0; slot < 3; ++slot) op.edge[slot] = network_.forward(layer.edge[slot]);
+    const Official op{.edges = edges(static_cast<std::int64_t>(model_.graph.blocks.size())),
+                      .edge = network_.forward(layer.edge),
+                      .scale = network_.vector(layer.scale),
+                      .shift = network_.vector(layer.shift),
+                      .size = static_cast<float>(sizes_.size_e),
+                      .a = edge_states(index),
+                      .a_out = edge_states(index + 1),
+                      .terms = work_.terms.data(),
+                      .sums = rows.seen + node,
+                      .sums_row = rows.stride};
     kernels_.official[sizes_.edge_index](op);
     dense(network_.forward(layer.node_in), rows.seen, rows.stride, work_.hidden.data(), node, Then::store, n);
     kernels_.normalise({.x = work_.hidden.data(),
                         .keeps = work_.keeps.data(),
+                        .scale = nullptr,
+                        .shift = nullptr,
                         .rows = n,
                         .width = node,
                         .size = sizes_.size_v,

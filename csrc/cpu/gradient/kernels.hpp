@@ -2,7 +2,7 @@
 // back needs, and the way back. What calls them is ordinary code (gradient/forward.cpp, gradient/backward.cpp).
 //
 // SiLU is scaled as in fused/kernels.hpp: s(x) = x / (1 + 2^x). Matrices, their transposes and the places of their
-// gradients are panels (core/panel_matrix.hpp). Gradients of parameters are added to what is there.
+// gradients are panels (core/panels.hpp). Gradients of parameters are added to what is there.
 #pragma once
 
 #include "core/metanetwork_gradient.hpp"
@@ -27,17 +27,6 @@ struct Activate {
     std::int64_t y_stride, rows, width;  // width: a multiple of kPanel
     float* out;                          // [rows][width]
     float* gradient;                     // [rows][width], or null
-};
-
-// Rows normalised as fused::Normalise does, and 1 / sqrt(variance + 1e-5) of every row; x may be out.
-struct NormaliseRows {
-    const float* x;      // [rows][width]
-    const float* keeps;  // [width], 1 for true columns
-    std::int64_t rows, width, size;
-    float* out;
-    std::int64_t out_stride;
-    float* inverse;
-    std::int64_t inverse_stride;
 };
 
 // out += the gradient of the normalised rows' inputs, given that of the normalised rows. out may be g.
@@ -119,7 +108,7 @@ struct MessagesGradient {
 // matrix and terms are centred, so LN has no mean to subtract.
 struct Official {
     Edges edges;
-    Panels edge[3];              // d -> d: forward, backward, edge
+    Panels edge;                 // d -> 3 d: forward, backward, edge
     const float *scale, *shift;  // [3 d]
     float size;                  // the true d
     const float* a;
@@ -130,7 +119,7 @@ struct Official {
 };
 struct OfficialGradient {
     Edges edges;
-    Panels edge[3], edge_back[3];
+    Panels edge, edge_back;
     const float *scale, *shift;
     float size;
     const float* a;
@@ -139,7 +128,7 @@ struct OfficialGradient {
     const float* sums_gradient;
     std::int64_t sums_gradient_row;
     float* terms_gradient;
-    float* edge_values[3];
+    float* edge_values;
     float *scale_gradient, *shift_gradient;
 };
 
@@ -175,7 +164,7 @@ struct Kernels {
     void (*dense)(const fused::Dense&);
     void (*weight_gradient)(const WeightGradient&);
     void (*activate)(const Activate&);
-    void (*normalise)(const NormaliseRows&);
+    void (*normalise)(const fused::Normalise&);
     void (*normalise_gradient)(const NormaliseGradient&);
     void (*scaled_activate)(const ScaledActivate&);
     // By the index of d_e in kEdgeWidths.
@@ -188,5 +177,7 @@ struct Kernels {
     void (*heads[4])(const Heads&);
     void (*heads_gradient[4])(const HeadsGradient&);
 };
+
+const Kernels& kernels_of(Isa isa);
 
 }  // namespace metaedit::gradient

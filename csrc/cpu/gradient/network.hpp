@@ -43,7 +43,6 @@ class Pass {
     std::int64_t n_dense_blocks() const;
     std::size_t n_layers() const;
 
-    void set_degrees();
     void clear_tape();
     void embed_nodes();
     void embed_edges();
@@ -69,7 +68,7 @@ class Pass {
     const Kernels& kernels_;
     const FoldedNetwork& network_;
     const FoldedLayout& layout_;
-    const PackedSizes& sizes_;
+    const StateSizes& sizes_;
     const Model& model_;
     const Tape& tape_;
     Workspace& work_;

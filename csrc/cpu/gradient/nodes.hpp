@@ -28,29 +28,6 @@ METAEDIT_INLINE void activate(const Activate& op) {
 }
 
 template <class S>
-METAEDIT_INLINE void normalise_rows(const NormaliseRows& op) {
-    constexpr float kEpsilon = 1e-5F;
-    const float size = static_cast<float>(op.size);
-    for (std::int64_t row = 0; row < op.rows; ++row) {
-        const float* x = op.x + row * op.width;
-        float* out = op.out + row * op.out_stride;
-        typename S::V sum = S::all(0.0F), squares = S::all(0.0F);
-        for (std::int64_t i = 0; i < op.width; i += S::kLanes) sum = S::add(sum, S::load(x + i));
-        const typename S::V mean = S::all(S::sum(sum) / size);
-        for (std::int64_t i = 0; i < op.width; i += S::kLanes) {
-            const typename S::V centred = S::mul(S::sub(S::load(x + i), mean), S::load(op.keeps + i));
-            squares = S::fma(centred, centred, squares);
-            S::store(out + i, centred);
-        }
-        const float inverse = 1.0F / __builtin_sqrtf(S::sum(squares) / size + kEpsilon);
-        op.inverse[row * op.inverse_stride] = inverse;
-        for (std::int64_t i = 0; i < op.width; i += S::kLanes) {
-            S::store(out + i, S::mul(S::load(out + i), S::all(inverse)));
-        }
-    }
-}
-
-template <class S>
 METAEDIT_INLINE void normalise_gradient(const NormaliseGradient& op) {
     using V = typename S::V;
     const float size = static_cast<float>(op.size);

@@ -1,19 +1,12 @@
 // Gradient kernels over the edges of the official form's layer.
 #pragma once
 
+#include "cpu/fused/official.hpp"
 #include "cpu/gradient/tiles.hpp"
 
 namespace metaedit::gradient {
 
-// What a node adds to slot 0, 1 or 2 (forward, backward, edge) before LayerNorm; the edge slot sees both ends.
-template <class S, int kWidth, int kSlot>
-METAEDIT_INLINE typename S::V slot_term(const float* terms, std::int64_t source, std::int64_t target, int column) {
-    const float* at_source = terms + source * 4 * kWidth + column;
-    const float* at_target = terms + target * 4 * kWidth + 2 * kWidth + column;
-    if constexpr (kSlot == 0) return S::load(at_source);
-    if constexpr (kSlot == 1) return S::load(at_target);
-    return S::add(S::load(at_source + kWidth), S::load(at_target + kWidth));
-}
+using fused::term_of;
 
 // x[r] = (a[r] B + terms) / its standard deviation, of one slot, for a chunk's rows; `inverse` gets what x was
 // multiplied by.
@@ -23,9 +16,9 @@ METAEDIT_INLINE void slot_normed(const Panels& edge, const float* terms, float s
     using V = typename S::V;
     constexpr float kEpsilon = 1e-5F;
     product<S, kWidth>(
-        a, kWidth, rows, edge.values, kWidth,
+        a, kWidth, rows, edge.values + kSlot * kWidth * kWidth, kWidth,
         [&](int r, int column)
-            METAEDIT_INLINE_LAMBDA { return slot_term<S, kWidth, kSlot>(terms, sources[r], targets[r], column); },
+            METAEDIT_INLINE_LAMBDA { return term_of<S, kWidth, kSlot>(terms, sources[r], targets[r], column); },
         [&](int r, int column, V value) METAEDIT_INLINE_LAMBDA { S::store(x + r * kWidth + column, value); });
     for (int first = 0; first < rows; first += S::kLanes) {
         V squares[S::kLanes];
@@ -47,7 +40,7 @@ METAEDIT_INLINE void official_slot(const Official& op, const float* a, int n, co
                                    const std::int64_t* targets, float* m) {
     using V = typename S::V;
     alignas(64) float inverse[kMaxChunk];
-    slot_normed<S, kWidth, kSlot>(op.edge[kSlot], op.terms, op.size, a, to_rows(n), sources, targets, m, inverse);
+    slot_normed<S, kWidth, kSlot>(op.edge, op.terms, op.size, a, to_rows(n), sources, targets, m, inverse);
     for (int r = 0; r < n; ++r) {
         for (int i = 0; i < kWidth; i += S::kLanes) {
             float* at = m + r * kWidth + i;
@@ -92,7 +85,7 @@ METAEDIT_INLINE void slot_gradient(const OfficialGradient& op, const float* a, c
     using V = typename S::V;
     const int rows = to_rows(n);
     alignas(64) float inverse[kMaxChunk], of_x[kMaxChunk * kWidth];
-    slot_normed<S, kWidth, kSlot>(op.edge[kSlot], op.terms, op.size, a, rows, sources, targets, x, inverse);
+    slot_normed<S, kWidth, kSlot>(op.edge, op.terms, op.size, a, rows, sources, targets, x, inverse);
     float* of_scale = op.scale_gradient + kSlot * kWidth;
     float* of_shift = op.shift_gradient + kSlot * kWidth;
     for (int i = 0; i < kWidth; i += S::kLanes) {
@@ -136,9 +129,9 @@ METAEDIT_INLINE void slot_gradient(const OfficialGradient& op, const float* a, c
     constexpr int kSource = kSlot == 2 ? kWidth : 0, kTarget = kSlot == 2 ? 3 * kWidth : 2 * kWidth;
     scatter<S, kWidth>(of_x, n, sources, targets, kSlot == 1 ? nullptr : op.terms_gradient + kSource,
                        kSlot == 0 ? nullptr : op.terms_gradient + kTarget, 4 * kWidth);
-    add_outer<S>(a, kWidth, kWidth, of_x, kWidth, kWidth, rows, op.edge_values[kSlot]);
+    add_outer<S>(a, kWidth, kWidth, of_x, kWidth, kWidth, rows, op.edge_values + kSlot * kWidth * kWidth);
     product<S, kWidth>(
-        of_x, kWidth, rows, op.edge_back[kSlot].values, kWidth,
+        of_x, kWidth, rows, op.edge_back.values + kSlot * kWidth * kPanel, 3 * kWidth, kWidth,
         [&](int r, int column)
             METAEDIT_INLINE_LAMBDA { return kSlot == 0 ? S::all(0.0F) : S::load(out + r * kWidth + column); },
         [&](int r, int column, V value) METAEDIT_INLINE_LAMBDA { S::store(out + r * kWidth + column, value); });

@@ -35,10 +35,10 @@ METAEDIT_INLINE int to_rows(int n) {
 }
 
 // then(r, column, start(r, column) + (x B)[r, column...]) for `rows` rows, a multiple of kRowStep, and kColumns
-// columns of B, whose panels begin at `values`.
+// columns of B, whose panels begin at `values` and are n_in rows long, of which n_used are B's.
 template <class S, int kColumns, class Start, class Take>
 METAEDIT_INLINE void product(const float* x, std::int64_t stride, int rows, const float* values, std::int64_t n_in,
-                             const Start& start, const Take& take) {
+                             std::int64_t n_used, const Start& start, const Take& take) {
     using Shape = TileShape<S, kColumns>;
     constexpr int kVectors = Shape::kVectors, kRows = Shape::kRows;
     static_assert(kRowStep % kRows == 0);
@@ -51,7 +51,7 @@ METAEDIT_INLINE void product(const float* x, std::int64_t stride, int rows, cons
                 METAEDIT_UNROLL
                 for (int j = 0; j < kVectors; ++j) sums[r][j] = start(row + r, column + j * S::kLanes);
             }
-            add_product<S>(sums, x + row * stride, stride, weight, n_in);
+            add_product<S>(sums, x + row * stride, stride, weight, n_in, n_used);
             METAEDIT_UNROLL
             for (int r = 0; r < kRows; ++r) {
                 METAEDIT_UNROLL
@@ -59,6 +59,12 @@ METAEDIT_INLINE void product(const float* x, std::int64_t stride, int rows, cons
             }
         }
     }
+}
+
+template <class S, int kColumns, class Start, class Take>
+METAEDIT_INLINE void product(const float* x, std::int64_t stride, int rows, const float* values, std::int64_t n_in,
+                             const Start& start, const Take& take) {
+    product<S, kColumns>(x, stride, rows, values, n_in, n_in, start, take);
 }
 
 // values[k][column...] += the sum over rows of x[row][k] g[row][column...], for kIn neighbouring k. The sum begins

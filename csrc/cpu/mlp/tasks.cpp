@@ -3,30 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cpu/kernels_of.hpp"
 #include "cpu/mlp/fisher.hpp"
 #include "cpu/mlp/share.hpp"
 
 namespace metaedit {
 
-#ifdef METAEDIT_X86_KERNELS
-namespace avx2 {
-extern const mlp::Kernels mlp_kernels;
-}
-namespace avx512 {
-extern const mlp::Kernels mlp_kernels;
-}
-#endif
-namespace serial {
-extern const mlp::Kernels mlp_kernels;
-}
-
-const mlp::Kernels& mlp::kernels_of([[maybe_unused]] Isa isa) {
-#ifdef METAEDIT_X86_KERNELS
-    if (isa == Isa::avx2) return avx2::mlp_kernels;
-    if (isa == Isa::avx512) return avx512::mlp_kernels;
-#endif
-    return serial::mlp_kernels;
-}
+METAEDIT_KERNELS_OF(mlp, mlp_kernels)
 
 namespace {
 

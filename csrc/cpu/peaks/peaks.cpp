@@ -9,17 +9,13 @@
 
 #include "core/aligned.hpp"
 #include "core/parallel.hpp"
+#include "cpu/kernels_of.hpp"
 #include "cpu/peaks/loops.hpp"
 
 namespace metaedit {
 
+METAEDIT_X86_TABLES(peaks::Loops, peak_loops)
 #ifdef METAEDIT_X86_KERNELS
-namespace avx2 {
-extern const peaks::Loops peak_loops;
-}
-namespace avx512 {
-extern const peaks::Loops peak_loops;
-}
 namespace avx512_bf16 {
 extern const peaks::Loops peak_loops;
 }

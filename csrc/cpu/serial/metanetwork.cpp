@@ -82,7 +82,7 @@ void metanetwork_forward(const MetanetWeights& w, const Model& model) {
     normalise(w.final_norm, now.nodes.data(), n, now.nodes.data());
     read_head(w.score_head, model, now, &model.score);
     for (std::int64_t k = 0; k < model.n_weights; ++k) {
-        model.score[k] = w.score_gain * model.score[k] + w.saliency_gain * model.saliency[k];
+        model.score[k] = w.score_gain * model.score[k] + *w.saliency_gain * model.saliency[k];
     }
     if (!w.edits) {
         std::fill_n(model.relative, model.n_weights, 0.0F);

@@ -1,17 +1,12 @@
 // The functions of one instruction set's object file, all of them: include this once, behind the definition of
 // METAEDIT_LEVEL (a namespace that holds Lanes) and, for a level beyond the baseline, METAEDIT_SECTION (a string;
-// see fused/entry_points.hpp).
+// see cpu/entry.hpp).
 #pragma once
 
+#include "cpu/entry.hpp"
 #include "cpu/mlp/activations.hpp"
 #include "cpu/training/elementwise.hpp"
 #include "cpu/training/products.hpp"
-
-#if defined(__ELF__) && defined(METAEDIT_SECTION)
-#define METAEDIT_ENTRY __attribute__((section(METAEDIT_SECTION))) static void
-#else
-#define METAEDIT_ENTRY static void
-#endif
 
 namespace metaedit::METAEDIT_LEVEL {
 

@@ -3,33 +3,16 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cpu/kernels_of.hpp"
 #include "cpu/training/denormals.hpp"
 
 namespace metaedit {
 
-#ifdef METAEDIT_X86_KERNELS
-namespace avx2 {
-extern const training::Kernels training_kernels;
-}
-namespace avx512 {
-extern const training::Kernels training_kernels;
-}
-#endif
-namespace serial {
-extern const training::Kernels training_kernels;
-}
+METAEDIT_KERNELS_OF(training, training_kernels)
 
 }  // namespace metaedit
 
 namespace metaedit::training {
-
-const Kernels& kernels_of([[maybe_unused]] Isa isa) {
-#ifdef METAEDIT_X86_KERNELS
-    if (isa == Isa::avx2) return avx2::training_kernels;
-    if (isa == Isa::avx512) return avx512::training_kernels;
-#endif
-    return serial::training_kernels;
-}
 
 namespace {
 

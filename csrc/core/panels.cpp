@@ -1,4 +1,4 @@
-#include "core/panel_matrix.hpp"
+#include "core/panels.hpp"
 
 #include <bit>
 
@@ -18,16 +18,15 @@ float from_bf16(std::uint16_t value) {
 
 }  // namespace
 
-void PanelMatrix::add_pairs(bool split) {
-    const std::int64_t n_pairs = pairs_of(n_in_), size = n_pairs * n_out_;
-    pairs_ = AlignedArray<std::uint32_t>(split ? 2 * size : size);
-    for (std::int64_t o = 0; o < n_out_; ++o) {
-        for (std::int64_t i = 0; i < n_in_; ++i) {
-            const float value = at(i, o);
+void round_to_pairs(const Panels& matrix, bool split, std::uint32_t* pairs) {
+    const std::int64_t n_pairs = pairs_of(matrix.n_in), size = n_pairs * matrix.n_out;
+    for (std::int64_t o = 0; o < matrix.n_out; ++o) {
+        for (std::int64_t i = 0; i < matrix.n_in; ++i) {
+            const float value = matrix.values[place_in_panels(matrix.n_in, i, o)];
             const std::uint16_t high = to_bf16(value);
-            const std::int64_t place = (o / kPanel * n_pairs + i / 2) * kPanel + o % kPanel;
+            const std::int64_t place = place_in_panels(n_pairs, i / 2, o);
             const auto put = [&](std::int64_t where, std::uint16_t half) {
-                pairs_[where] |= std::uint32_t{half} << (i % 2 == 0 ? 0U : 16U);
+                pairs[where] |= std::uint32_t{half} << (i % 2 == 0 ? 0U : 16U);
             };
             put(place, high);
             if (split) put(place + size, to_bf16(value - from_bf16(high)));

@@ -1,7 +1,7 @@
-// A weight matrix as the vectorised kernels read it.
+// Weight matrices as the vectorised kernels read them.
 #pragma once
 
-#include "core/aligned.hpp"
+#include <cstdint>
 
 namespace metaedit {
 
@@ -30,26 +30,13 @@ struct Panels {
     const std::uint32_t* pairs = nullptr;
 };
 
-// Panels with memory of their own; zeros at first.
-class PanelMatrix {
-  public:
-    PanelMatrix() = default;
-    PanelMatrix(std::int64_t n_in, std::int64_t n_out)
-        : n_in_(n_in), n_out_(to_panels(n_out)), values_(n_in_ * n_out_), bias_(n_out_) {}
+// Where a value stands in panels.
+constexpr std::int64_t place_in_panels(std::int64_t n_in, std::int64_t input, std::int64_t output) {
+    return (output / kPanel * n_in + input) * kPanel + output % kPanel;
+}
 
-    float& at(std::int64_t input, std::int64_t output) {
-        return values_[(output / kPanel * n_in_ + input) * kPanel + output % kPanel];
-    }
-    float& bias(std::int64_t output) { return bias_[output]; }
-    std::int64_t n_out() const { return n_out_; }
-    // From now on views have the values in bf16 too. Values that are set later are not in them.
-    void add_pairs(bool split);
-    Panels view() const { return {values_.data(), bias_.data(), n_in_, n_out_, pairs_.data()}; }
-
-  private:
-    std::int64_t n_in_ = 0, n_out_ = 0;
-    AlignedFloats values_, bias_;
-    AlignedArray<std::uint32_t> pairs_;
-};
+// Fills the pairs of a matrix (Panels::pairs): pairs_of(n_in) * n_out of them, zeros at first, or twice as many for
+// split ones.
+void round_to_pairs(const Panels& matrix, bool split, std::uint32_t* pairs);
 
 }  // namespace metaedit
