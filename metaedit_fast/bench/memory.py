@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,14 @@ def peak_growth_mb(form: str, engine: str, precision: str, threads: int, n_model
     """Growth of the highest resident size by one forward call; None where the system does not tell it."""
     code = "from metaedit_fast.bench.memory import main; main()"
     arguments = [form, engine, precision, str(threads), str(n_models), str(seed)]
-    found = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)  # noqa: S603
+    found = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        # The package that this process runs, not what the working folder may hold.
+        env={**os.environ, "PYTHONSAFEPATH": "1"},
+    )
     value: float | None = json.loads(found.stdout)
     return value
 
