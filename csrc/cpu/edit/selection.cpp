@@ -57,7 +57,7 @@ std::int64_t Selection::find_threshold(std::int64_t kept) {
         std::size_t n = 0;
         for (const std::uint32_t key : keys) {  // in place from the second digit on: written behind what is read
             candidates_[n] = key;
-            n += ((key >> shift) & mask) == digit ? 1 : 0;
+            n += ((key >> shift) & mask) == digit ? 1U : 0U;
         }
         keys = std::span<const std::uint32_t>(candidates_).first(n);
     }
