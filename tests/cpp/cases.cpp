@@ -61,7 +61,10 @@ std::string name_of(Isa isa) {
 // ---- Metanetworks ----
 
 const float* Parameters::take(std::int64_t size, float scale, float mean) {
-    storage_.push_back(random_.normal(size, scale, mean));
+    size_ += size;
+    Floats values = random_.normal(size, scale, mean);
+    if (!joined_.empty()) return std::copy_n(values.data(), size, joined_.data() + size_ - size) - size;
+    storage_.push_back(std::move(values));
     return storage_.back().data();
 }
 
@@ -122,22 +125,21 @@ std::vector<NetworkCase> network_cases() {
             {"too wide for the kernels", false, 129, 3, 16, 1, true}};
 }
 
-std::unique_ptr<PackedEditor> make_editor(const NetworkCase& of, unsigned seed) {
-    Parameters p(seed);
+MetanetWeights make_weights(const NetworkCase& of, const FeatureSizes& sizes, Parameters& p) {
     const std::int64_t d_e = of.d_e, d_v = of.d_v;
     MetanetWeights w{.d_e = d_e,
                      .d_v = d_v,
-                     .n_edge_features = kEdgeFeatures,
-                     .n_node_features = kNodeFeatures,
-                     .n_node_types = kNodeTypes,
+                     .n_edge_features = sizes.edge,
+                     .n_node_features = sizes.node,
+                     .n_node_types = sizes.node_types,
                      .condition_in = p.linear(kEmbed, kConditionSize),
                      .condition_node = p.linear(d_v, kEmbed),
                      .condition_edge = p.linear(kEmbed, kEmbed),
-                     .edge_in = p.linear(kEmbed, kEdgeFeatures),
+                     .edge_in = p.linear(kEmbed, sizes.edge),
                      .edge_out = p.linear(d_e, kEmbed),
-                     .node_in = p.linear(d_v, kNodeFeatures),
+                     .node_in = p.linear(d_v, sizes.node),
                      .skip_edge = p.take(d_e, 1.0F),
-                     .node_type = p.take(kNodeTypes * d_v, 1.0F),
+                     .node_type = p.take(sizes.node_types * d_v, 1.0F),
                      .shipped = {},
                      .official = {},
                      .final_norm = p.norm(d_v),
@@ -153,7 +155,13 @@ std::unique_ptr<PackedEditor> make_editor(const NetworkCase& of, unsigned seed) 
         }
     }
     if (of.edits) w.edits = {.head = p.head(d_e, d_v, of.head_hidden, 2), .node_head = p.linear(kNodeOutputs, d_v)};
-    return std::make_unique<PackedEditor>(std::move(w), p.give());
+    return w;
+}
+
+std::unique_ptr<PackedEditor> make_editor(const NetworkCase& of, const FeatureSizes& sizes) {
+    Parameters parameters(0);
+    MetanetWeights weights = make_weights(of, sizes, parameters);
+    return std::make_unique<PackedEditor>(std::move(weights), parameters.give());
 }
 
 // ---- Models of the metanetwork ----
@@ -167,9 +175,9 @@ std::string Architecture::name() const {
 std::vector<Architecture> architectures() {
     return {{{5, 2}, {}},
             {{1, 1, 1}, {{0, 1}}},
-            {{3, 19, 33, 2}, {{0, 1}, {1, 2}, {0, 2}}},
-            {{1, 260, 1}, {}},
-            {{2, 17, 17, 15, 3}, {{1, 2}, {2, 3}, {1, 3}, {0, 3}}}};
+            {{3, 19, 17, 2}, {{0, 1}, {1, 2}, {0, 2}}},
+            {{1, 512, 1}, {}},
+            {{2, 15, 15, 9, 3}, {{1, 2}, {2, 3}, {1, 3}, {0, 3}}}};
 }
 
 Blocks::Blocks(const Architecture& of) {
@@ -227,8 +235,6 @@ Floats ModelCase::outputs() const {
 
 // ---- MLPs ----
 
-namespace {
-
 MlpCase mlp_case(std::string name, const Architecture& of, Activation activation, bool has_norm, bool is_regressor,
                  unsigned seed) {
     MlpShape shape{.layers = {}, .n_weights = 0, .n_parameters = 0, .is_regressor = is_regressor};
@@ -267,8 +273,6 @@ MlpCase mlp_case(std::string name, const Architecture& of, Activation activation
     return {std::move(name), std::move(shape), std::move(theta)};
 }
 
-}  // namespace
-
 std::vector<MlpCase> mlp_cases() {
     std::vector<MlpCase> cases;
     for (std::int64_t i = 0; i < static_cast<std::int64_t>(Activation::count); ++i) {
@@ -279,7 +283,7 @@ std::vector<MlpCase> mlp_cases() {
     }
     cases.push_back(mlp_case("one neuron", {{1, 1, 1}, {}}, Activation::tanh, true, false, 20));
     cases.push_back(mlp_case("linear", {{5, 3}, {{0, 1}}}, Activation::relu, false, false, 21));
-    cases.push_back(mlp_case("wide", {{3, 130, 35, 1}, {{1, 2}}}, Activation::silu, true, false, 22));
+    cases.push_back(mlp_case("wide", {{3, 512, 6, 1}, {{1, 2}}}, Activation::silu, true, false, 22));
     cases.push_back(mlp_case("regressor", {{4, 17, 3}, {}}, Activation::gelu, false, true, 23));
     return cases;
 }

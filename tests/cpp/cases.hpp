@@ -50,6 +50,8 @@ std::string name_of(Isa isa);
 class Parameters {
   public:
     explicit Parameters(unsigned seed) : random_(seed) {}
+    // All in one array of that size; else each in an array of its own.
+    Parameters(unsigned seed, std::int64_t joined_size) : random_(seed), joined_(poisoned(joined_size)) {}
 
     const float* take(std::int64_t size, float scale, float mean = 0.0F);
     Linear linear(std::int64_t n_out, std::int64_t n_in, bool has_bias = true);
@@ -58,10 +60,14 @@ class Parameters {
     OfficialLayer official(std::int64_t d_e, std::int64_t d_v);
     EdgeHead head(std::int64_t d_e, std::int64_t d_v, std::int64_t hidden, std::int64_t n_out);
     std::vector<Floats> give() { return std::move(storage_); }
+    std::int64_t size() const { return size_; }  // of what was taken
+    const Floats& joined() const { return joined_; }
 
   private:
     Random random_;
+    std::int64_t size_ = 0;
     std::vector<Floats> storage_;
+    Floats joined_;
 };
 
 struct NetworkCase {
@@ -75,7 +81,16 @@ struct NetworkCase {
 // Both forms; widths that the vectorised kernels have, that they fill up, and that are too wide for them.
 std::vector<NetworkCase> network_cases();
 
-std::unique_ptr<PackedEditor> make_editor(const NetworkCase& of, unsigned seed = 0);
+inline constexpr std::int64_t kEdgeFeatures = 5, kNodeFeatures = 10, kNodeTypes = 7;
+
+// What a network reads.
+struct FeatureSizes {
+    std::int64_t edge = kEdgeFeatures, node = kNodeFeatures, node_types = kNodeTypes;
+};
+
+MetanetWeights make_weights(const NetworkCase& of, const FeatureSizes& sizes, Parameters& parameters);
+
+std::unique_ptr<PackedEditor> make_editor(const NetworkCase& of, const FeatureSizes& sizes = {});
 
 // ---- Models of the metanetwork ----
 
@@ -98,14 +113,14 @@ struct Blocks {
     WeightGraph graph() const { return {table, n_nodes, n_edges}; }
 };
 
-inline constexpr std::int64_t kEdgeFeatures = 5, kNodeFeatures = 10, kNodeTypes = 7;
-
 // A model's inputs, and outputs of its own.
 class ModelCase {
   public:
     ModelCase(const Architecture& of, unsigned seed);
 
     Model model();
+    std::int64_t n_nodes() const { return blocks_.n_nodes; }
+    std::int64_t n_edges() const { return blocks_.n_edges; }
     // All outputs, one after the other.
     Floats outputs() const;
     const std::string& name() const { return name_; }
@@ -125,6 +140,9 @@ struct MlpCase {
     MlpShape shape;
     Floats theta;
 };
+
+MlpCase mlp_case(std::string name, const Architecture& of, Activation activation, bool has_norm, bool is_regressor,
+                 unsigned seed);
 
 // Every activation, layer norm or none, skips, one, two and three outputs, a regressor.
 std::vector<MlpCase> mlp_cases();
