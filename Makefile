@@ -68,11 +68,13 @@ emulate: $(TEST)/.installed  ## the tests of the kernels on emulated tiles of AM
 	PYTHONPATH=$(abspath $(EMULATE))/root OMP_NUM_THREADS=1 $(TEST)/bin/pytest -p no:benchmark --numprocesses $(TEST_JOBS) \
 	  --hypothesis-profile ci -k amx tests/kernels $(PYTEST_ARGS)
 
-# $(1): a folder, $(2): what to check. Randomised addresses can collide with those that ThreadSanitizer wants.
+# $(1): a folder, $(2): what to check. Lines alone of what a debugger reads: what is inlined into kernels has variables
+# beyond count. Randomised addresses can collide with those that ThreadSanitizer wants.
+CCACHE = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 define run_sanitized
 	$(TEST)/bin/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(TEST))/bin/ninja -S . -B build/$(1) \
 	  -DMETAEDIT_CPP_TESTS=ON -DMETAEDIT_SANITIZE=$(2) -DMETAEDIT_EMULATE_AMX=ON \
-	  -DCMAKE_BUILD_TYPE=Sanitize -DCMAKE_CXX_FLAGS_SANITIZE="-O1 -g"
+	  -DCMAKE_BUILD_TYPE=Sanitize -DCMAKE_CXX_FLAGS_SANITIZE="-O1 -g1" $(CCACHE)
 	$(TEST)/bin/cmake --build build/$(1)
 	$$(setarch --addr-no-randomize true 2>/dev/null && echo setarch --addr-no-randomize) build/$(1)/metaedit_cpp_tests
 endef
