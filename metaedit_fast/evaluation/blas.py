@@ -1,4 +1,4 @@
-"""One BLAS thread per model, while a pool of threads edits many."""
+"""One BLAS thread while methods are timed, so that each is measured on one."""
 
 from __future__ import annotations
 
