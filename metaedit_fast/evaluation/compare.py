@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from metaedit_fast.evaluation.blas import one_blas_thread
 from metaedit_fast.editing.editor import Editor
 from metaedit_fast.editing.refine import refine
 from metaedit_fast.evaluation.baselines.pruning import prune
+from metaedit_fast.evaluation.blas import one_blas_thread
 from metaedit_fast.models.evaluation import evaluate, predictions_of
 from metaedit_fast.models.mlp import MLP
 
