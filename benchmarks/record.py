@@ -63,7 +63,7 @@ def measure(tasks: Sequence[str] = ()) -> None:
 
 def joined(
     before: dict[str, Any], report: dict[str, Any], tasks: Sequence[str], date: str
-) -> tuple[dict[str, str], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The result ``before`` with the rows of ``tasks`` replaced. Raises ``ValueError`` for another machine's."""
     for name in ("processor", "isa", "logical_cores"):
         there, here = before["machine"][name], report["machine"][name]
@@ -71,9 +71,9 @@ def joined(
             raise ValueError(f"{RESULT}: expected a result of this machine, whose {name} is {here}, got {there}")
     rows = [row for row in before["rows"] if row["task"] not in tasks] + report["rows"]
     rows.sort(key=lambda row: list(suite.RUNS).index(row["task"]))
-    again = f"; `python benchmarks/record.py measure {' '.join(tasks)}` on {date}"
-    made = {"command": before["command"], "date": before["date"], "again": before.get("again", "") + again}
-    return made, {"machine": before["machine"], "rows": rows}
+    again = {**before.get("again", {}), **dict.fromkeys(tasks, date)}
+    made = {"command": before["command"], "date": before["date"], "again": again}
+    return made, {"machine": report["machine"], "rows": rows}
 
 
 def write_tables() -> None:
@@ -90,7 +90,7 @@ def tables() -> str:
         return NOT_YET
     result = json.loads(RESULT.read_text())
     machine = result["machine"]
-    made = f"made by `{result['command']}` on {result['date']}{result.get('again', '')}"
+    made = _made_by(result)
     lines = [
         f"{machine['processor']}; {machine['platform']}; instruction set {machine['isa']}; {made}. Peaks per thread:",
         "",
@@ -101,6 +101,18 @@ def tables() -> str:
         shown = {name: title for name, title in SHOWN.items() if any(row.get(name) is not None for row in rows)}
         lines += ["", f"### {task.capitalize()}", "", *_table(rows, shown)]
     return "\n".join(lines)
+
+
+def _made_by(result: dict[str, Any]) -> str:
+    """The commands that measured the rows, with their dates."""
+    again: dict[str, str] = result.get("again", {})
+    made = (
+        [] if {row["task"] for row in result["rows"]} <= set(again) else [f"`{result['command']}` on {result['date']}"]
+    )
+    for date in sorted(set(again.values())):
+        tasks = " ".join(task for task in again if again[task] == date)
+        made.append(f"`python benchmarks/record.py measure {tasks}` on {date}")
+    return f"made by {'; '.join(made)}"
 
 
 # Further columns of a row that the page shows.

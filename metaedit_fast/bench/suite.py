@@ -8,11 +8,11 @@ from typing import Any
 from metaedit_fast.bench import machine
 from metaedit_fast.bench.context import Context
 from metaedit_fast.bench.rows import Row
-from metaedit_fast.bench.tasks import edit, evaluation, forward, refinement, scaling, together, training
+from metaedit_fast.bench.tasks import edit, evaluation, forward, refinement, scaling, together, trainer, training
 
 RUNS: dict[str, Sequence[Callable[[Context], Iterator[Row]]]] = {
     "forward": (forward.rows, scaling.rows),
-    "training": (training.rows,),
+    "training": (training.rows, trainer.rows),
     "evaluation": (evaluation.rows,),
     "refinement": (refinement.rows,),
     "edit": (edit.rows, together.rows),

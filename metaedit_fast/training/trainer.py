@@ -154,7 +154,7 @@ class Trainer:
         with one_torch_thread():
             while self.step < self.settings.steps and not self._out_of_patience():
                 started = time.perf_counter()
-                loss = self._train_step()
+                loss = self.train_step()
                 self.step += 1
                 if self.step % self.settings.evaluate_every == 0 or self.step == self.settings.steps:
                     self._keep_best(self.evaluate())
@@ -196,7 +196,8 @@ class Trainer:
         x = self.task.rows.validation.X
         return [(b, predictions_of(b.mlps, x, num_threads=self.num_threads)) for b in batches]
 
-    def _train_step(self) -> float:
+    def train_step(self) -> float:
+        """One step of the optimiser; gives the loss before it."""
         batch = self._sample_batch()
         budgets = self.task.requirement.sample_budgets(self.rng, len(batch.examples)).tolist()
         loss = self.task.loss(self.net, batch, budgets, self.rng)
