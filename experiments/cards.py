@@ -13,7 +13,7 @@ import typer
 from common import RESULTS, ROOT
 
 import metaedit_fast as mf
-from metaedit_fast.editing.editor import bundled_editors
+from metaedit_fast.editing.bundled import bundled_editors
 from metaedit_fast.evaluation.record import read_record
 from metaedit_fast.evaluation.tables import budget_table
 from metaedit_fast.requirements import get_requirement
@@ -23,8 +23,9 @@ HEAD = """# The bundled editors
 
 `mf.edit(models, NAME, ...)` takes any of these by name; `metaedit info NAME` prints all that an editor says about
 itself. Written by `python experiments/cards.py` from the editors and the results of their experiments
-([results.md](results.md)). An editor knows models of its table in its form alone: look at the record of an edit, which
-measures what it did on rows of yours, before a model is used.
+([results.md](results.md)). `adult-pruning` comes with the package, the others with `pip install ./packages/editors`. An
+editor knows models of its table in its form alone: look at the record of an edit, which measures what it did on rows of
+yours, before a model is used.
 """
 ASKED = {
     "pruning": '`target={"sparsity": 0.9}`: exactly that fraction of the weights is removed',

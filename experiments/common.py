@@ -11,11 +11,11 @@ from rich.console import Console
 
 import metaedit_fast as mf
 from metaedit_fast.datasets import Dataset, RowGroups, rows_groups
+from metaedit_fast.editing.bundled import IN_DISTRIBUTION
 from metaedit_fast.population import Population
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
-BUNDLED = ROOT / "metaedit_fast" / "editors"
 RUNS, EPOCHS, SEED = 4000, 60, 0
 DATASETS = ("adult", "bank")
 
@@ -52,6 +52,13 @@ EDITORS = {
         *(Recipe(dataset, "equalized_odds", 1500, 4000) for dataset in DATASETS),
     )
 }
+
+
+def bundled_place(name: str) -> Path:
+    """Where the editor ``name`` lies in the checkout: in the package, or in the distribution of data beside it."""
+    if name in IN_DISTRIBUTION:
+        return ROOT / "packages" / "editors" / "metaedit_fast_editors" / f"{name}.onnx"
+    return ROOT / "metaedit_fast" / "editors" / f"{name}.onnx"
 
 
 def dataset_of(name: str, folder: Path | None) -> Dataset:

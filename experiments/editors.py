@@ -2,7 +2,7 @@
 
     python experiments/editors.py population adult       # 4000 runs x 60 epochs; resumable
     python experiments/editors.py train adult-pruning    # build/editors/adult-pruning/editor.onnx; resumable
-    python experiments/editors.py bundle                 # the editors that are there into the package
+    python experiments/editors.py bundle                 # the editors that are there into the packages
     python experiments/editors.py demo                   # 64 test models and rows into examples/demo
 
 Names: {adult,bank}-{pruning,data-minimisation,equalized-odds}. Needs the extras ``train`` and ``sklearn``, and the
@@ -18,7 +18,6 @@ import sys
 import numpy as np
 import typer
 from common import (
-    BUNDLED,
     EDITORS,
     EPOCHS,
     ROOT,
@@ -27,6 +26,7 @@ from common import (
     WORK,
     DataFolder,
     WorkFolder,
+    bundled_place,
     console,
     dataset_of,
     groups_of,
@@ -112,12 +112,12 @@ def train(
 
 @app.command()
 def bundle(work: WorkFolder = WORK) -> None:
-    """Copy the trained editors into the package."""
+    """Copy the trained editors into the package and the distribution of data beside it."""
     for name in EDITORS:
         path = work / "editors" / name / "editor.onnx"
         if path.exists():
-            shutil.copy(path, BUNDLED / f"{name}.onnx")
-            console.print(f"wrote {BUNDLED / path.parent.name}.onnx")
+            shutil.copy(path, bundled_place(name))
+            console.print(f"wrote {bundled_place(name)}")
 
 
 @app.command()

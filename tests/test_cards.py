@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import metaedit_fast as mf
-from metaedit_fast.editing.editor import bundled_editors
+from metaedit_fast.editing.bundled import bundled_editors
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 

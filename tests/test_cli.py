@@ -129,7 +129,7 @@ def test_overwrite(place):
         (("edit", "models/m0.onnx", *EDIT, "--sparsity", 0.5, "--data", "rows.csv"), "5 features, got rows of 6"),
         (("edit", "models/m0.onnx", "--editor", "none", "--out", "out", "--sparsity", 0.5), "none: no such file"),
         (("edit", "models/m0.onnx", "--editor", "models/m0.onnx", "--out", "out", "--sparsity", 0.5), "m0.onnx"),
-        (("info", "gone.onnx"), "neither a file nor one of the bundled editors"),
+        (("info", "gone.onnx"), "gone.onnx: no such file, nor one of the bundled editors"),
         (("info", "models"), "no population here"),
         (("info", "rows.csv"), "neither an editor"),
         (("train", "models", "--dataset", "adult", "--out", "new.onnx"), "no population here"),

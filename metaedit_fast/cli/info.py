@@ -33,7 +33,8 @@ def describe(what: str | None) -> dict[str, Any]:
 
     Raises ``MetaeditError``, ``ValueError`` or ``OSError`` where it is nothing of the kind.
     """
-    from metaedit_fast.editing.editor import bundled_editors, load_editor
+    from metaedit_fast.editing.bundled import bundled_editors, is_missing
+    from metaedit_fast.editing.editor import load_editor
     from metaedit_fast.errors import InvalidEditorError
     from metaedit_fast.models.convert import open_model
     from metaedit_fast.population.store import Population
@@ -46,7 +47,7 @@ def describe(what: str | None) -> dict[str, Any]:
     if what in bundled_editors():
         return {"kind": "editor", **load_editor(what).describe()}
     if not Path(what).exists():
-        raise FileNotFoundError(f"{what!r} is neither a file nor one of the bundled editors {bundled_editors()}")
+        raise FileNotFoundError(is_missing(what))
     try:
         return {"kind": "editor", **load_editor(what).describe()}
     except InvalidEditorError as no_editor:

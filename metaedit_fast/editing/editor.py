@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from metaedit_fast.atomic import write_atomically
 from metaedit_fast.data import Table
 from metaedit_fast.editing.batch import edit_models
+from metaedit_fast.editing.bundled import SUFFIX, bundled_files, is_missing
 from metaedit_fast.editing.engines import Engine, check_engine, start_engine
 from metaedit_fast.editing.info import EditorInfo, Envelope
 from metaedit_fast.errors import InvalidEditorError, UnsupportedModelError
@@ -29,9 +29,7 @@ from metaedit_fast.models.spec import MLPSpec
 if TYPE_CHECKING:
     from metaedit_fast.metanet.metanetwork import Metanetwork
 
-__all__ = ["Check", "Editor", "EditorInfo", "Envelope", "bundled_editors", "load_editor"]
-
-_SUFFIX = ".onnx"
+__all__ = ["Check", "Editor", "EditorInfo", "Envelope", "load_editor"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +49,11 @@ class Editor:
 
     ``weights`` are the parameters of the metanetwork by the names of its torch ``state_dict``. ``probe``,
     ``[rows, n_inputs]`` or None, are unlabelled rows that travel in the file, so that an editor which reads
-    activations needs no data at the user's. ``engine`` is ``"native"``, the compiled kernels, or
-    ``"onnxruntime"``, which is slower; they agree to float32 rounding. ``precision`` is what the native
+    activations needs no data at the user's. ``engine`` is ``"native"``, the compiled kernels, ``"onnxruntime"`` or
+    ``"torch"``, which are slower; they agree to float32 rounding. ``precision`` is what the native
     kernels of the metanetwork may round to: ``"float32"``, ``"bf16x3"`` or ``"bf16"`` (docs/method.md);
     features, ranking and what is written to models stay float32. Raises ``ValueError`` where weights or rows do
-    not fit ``info.config``, and for a precision that the engine lacks.
+    not fit ``info.config``, and for a precision that the engine lacks; ``MissingDependencyError`` without torch.
     """
 
     def __init__(
@@ -87,12 +85,12 @@ class Editor:
         for a precision that it lacks.
         """
         check_engine(engine, precision)
-        bundled = _bundled()
+        bundled = bundled_files()
         if isinstance(source, str) and source in bundled:
             return cls._from_bytes(bundled[source].read_bytes(), f"bundled editor {source!r}", engine, precision)
         path = Path(source)
         if not path.exists():
-            raise InvalidEditorError(f"{source}: no such file, nor one of the bundled editors {sorted(bundled)}")
+            raise InvalidEditorError(is_missing(str(source)))
         return cls._from_bytes(files.read_bytes(path), str(path), engine, precision)
 
     @classmethod
@@ -125,8 +123,8 @@ class Editor:
     def save(self, path: str | Path) -> None:
         """Write one ``.onnx`` file, atomically; equal editors give equal bytes."""
         path = Path(path)
-        if path.suffix != _SUFFIX:
-            raise ValueError(f"path: expected a name that ends in {_SUFFIX}, got {str(path)!r}")
+        if path.suffix != SUFFIX:
+            raise ValueError(f"path: expected a name that ends in {SUFFIX}, got {str(path)!r}")
         write_atomically(path, files.editor_bytes(self.info.config, self.weights, self.info.to_json(), self.probe))
 
     @property
@@ -278,15 +276,3 @@ def _check_spec(info: EditorInfo, spec: MLPSpec) -> Check:
 def load_editor(source: str | Path, *, engine: str = "native", precision: str = "float32") -> Editor:
     """The same as ``Editor.load``."""
     return Editor.load(source, engine=engine, precision=precision)
-
-
-def bundled_editors() -> list[str]:
-    """The names of the editors that come with the package, for ``load_editor``."""
-    return sorted(_bundled())
-
-
-def _bundled() -> dict[str, Any]:
-    folder = resources.files("metaedit_fast") / "editors"
-    if not folder.is_dir():
-        return {}
-    return {entry.name[: -len(_SUFFIX)]: entry for entry in folder.iterdir() if entry.name.endswith(_SUFFIX)}

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from metaedit_fast.editing.editor import Editor, EditorInfo, Envelope, bundled_editors, load_editor
+from metaedit_fast.editing import bundled
+from metaedit_fast.editing.bundled import bundled_editors
+from metaedit_fast.editing.editor import Editor, EditorInfo, Envelope, load_editor
 from metaedit_fast.errors import InvalidEditorError
 from metaedit_fast.export import files
 from metaedit_fast.export.onnx import build_metanetwork
@@ -272,7 +274,11 @@ def test_bundled_editors_are_found_by_name(tmp_path: Path, monkeypatch: pytest.M
     editor().save(tmp_path / "editors" / "toy-pruning.onnx")
     (tmp_path / "editors" / "README.md").write_text("no editor")
     monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(bundled, "DISTRIBUTION", "no_such_package")
     assert bundled_editors() == ["toy-pruning"]
     assert load_editor("toy-pruning").info == INFO
     with pytest.raises(InvalidEditorError, match=r"adult-prunning: .* bundled editors \['toy-pruning'\]"):
         load_editor("adult-prunning")
+    # Of one that is not installed it tells where it comes from.
+    with pytest.raises(InvalidEditorError, match=r"bank-pruning: .* pip install 'metaedit_fast\[editors\]'"):
+        load_editor("bank-pruning")
