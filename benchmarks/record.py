@@ -106,9 +106,9 @@ def tables() -> str:
 def _made_by(result: dict[str, Any]) -> str:
     """The commands that measured the rows, with their dates."""
     again: dict[str, str] = result.get("again", {})
-    made = (
-        [] if {row["task"] for row in result["rows"]} <= set(again) else [f"`{result['command']}` on {result['date']}"]
-    )
+    made = []
+    if any(row["task"] not in again for row in result["rows"]):
+        made.append(f"`{result['command']}` on {result['date']}")
     for date in sorted(set(again.values())):
         tasks = " ".join(task for task in again if again[task] == date)
         made.append(f"`python benchmarks/record.py measure {tasks}` on {date}")

@@ -57,5 +57,5 @@ class TrainerSteps:
             started = time.perf_counter()
             self.run(steps)
             seconds = time.perf_counter() - started
-        microseconds = sum(event.cpu_time_total for event in found.key_averages() if event.key in OPERATORS)
+        microseconds = float(sum(event.cpu_time_total for event in found.key_averages() if event.key in OPERATORS))
         return 1 - 1e-6 * microseconds / seconds

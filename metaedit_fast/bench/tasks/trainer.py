@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from metaedit_fast.bench.context import Context
@@ -30,7 +31,7 @@ def rows(context: Context) -> Iterator[Row]:
         yield from (row.without_figure(str(missing)) for row in made)
         return
     runs = {str(n): peer.TrainerSteps(mlps, x, models_per_step=models, threads=n) for n in counts}
-    times = interleaved({name: lambda run=run: run.run(steps) for name, run in runs.items()}, context.rounds)
+    times = interleaved({name: functools.partial(run.run, steps) for name, run in runs.items()}, context.rounds)
     for row in made:
         share = runs[str(row.threads)].share_outside(steps)
         yield row.timed(times[str(row.threads)], steps * models, outside_native_share=share)
