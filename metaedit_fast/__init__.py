@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from metaedit_fast import errors
     from metaedit_fast.data import Table
     from metaedit_fast.datasets import load_dataset
-    from metaedit_fast.editing.edit import edit, edit_
+    from metaedit_fast.editing.edit import edit, edit_, edit_stream
     from metaedit_fast.editing.editor import Editor, load_editor
     from metaedit_fast.editing.result import EditResult
     from metaedit_fast.errors import UnsupportedModelError
@@ -36,6 +36,7 @@ _HOMES = {
     "UnsupportedModelError": "metaedit_fast.errors",
     "edit": "metaedit_fast.editing.edit",
     "edit_": "metaedit_fast.editing.edit",
+    "edit_stream": "metaedit_fast.editing.edit",
     "fit_editor": "metaedit_fast.training.fit",
     "load_dataset": "metaedit_fast.datasets",
     "load_editor": "metaedit_fast.editing.editor",
@@ -55,6 +56,7 @@ __all__ = [
     "__version__",
     "edit",
     "edit_",
+    "edit_stream",
     "errors",
     "fit_editor",
     "load_dataset",

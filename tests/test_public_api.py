@@ -12,7 +12,8 @@ import metaedit_fast as mf
 
 NAMES = {
     "MLP", "EditResult", "Editor", "MLPSpec", "Population", "Table", "UnsupportedModelError", "__version__", "edit",
-    "edit_", "errors", "fit_editor", "load_dataset", "load_editor", "read_model", "show_versions", "write_model",
+    "edit_", "edit_stream", "errors", "fit_editor", "load_dataset", "load_editor", "read_model", "show_versions",
+    "write_model",
 }  # fmt: skip
 
 

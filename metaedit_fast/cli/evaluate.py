@@ -116,7 +116,7 @@ def _models(arguments: list[str], split: str) -> tuple[list[MLP], list[str], lis
         if not len(chosen):
             raise ValueError(f"--split: this population has no models of {split!r}; 'all' takes every one")
         return chosen.mlps, [source.name for source in sources_of(chosen)], [record.run for record in chosen]
-    sources = sources_of(found)
+    sources = list(sources_of(found))
     return [source.open().mlp for source in sources], [s.name for s in sources], [s.index for s in sources]
 
 

@@ -1,40 +1,32 @@
-"""``edit`` and ``edit_``: models in, edited models of the same kind out, many at a time."""
+"""``edit``, ``edit_`` and ``edit_stream``: models in, edited models of the same kind out, many at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import ArrayLike
-
-from metaedit_fast.data import Table
 from metaedit_fast.editing import pipeline
 from metaedit_fast.editing.editor import Editor
-from metaedit_fast.editing.plan import Plan, make_plan
+from metaedit_fast.editing.plan import EditOptions, Plan, make_plan, require_integer, takes_options
 from metaedit_fast.editing.result import EditRecord, EditResult
-from metaedit_fast.editing.sources import require_writable, sources_of
+from metaedit_fast.editing.sources import Source, require_writable, sources_of
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.opened import Opened
 from metaedit_fast.population.store import Population
+from metaedit_fast.progress import progress_bar
 
 if TYPE_CHECKING:
-    from metaedit_fast.datasets import Rows
+    from typing_extensions import Unpack
 
 
+@takes_options
 def edit(
     models: Any,
     editor: Editor | str | Path,
     *,
-    target: Mapping[str, float] | None = None,
-    strength: float | None = None,
-    data: Table | Rows | ArrayLike | None = None,
-    refine: int = 0,
-    probe_rows: int | None = None,
-    num_threads: int | None = None,
-    on_error: str = "refuse",
-    seed: int = 0,
     progress: bool = False,
+    **options: Unpack[EditOptions],
 ) -> EditResult:
     """Edit models so that they meet a requirement. Inputs are never modified.
 
@@ -64,39 +56,18 @@ def edit(
 
     Raises ``ValueError`` for arguments that make no sense together, before any work.
     """
-    plan = make_plan(
-        editor,
-        target=target,
-        strength=strength,
-        data=data,
-        refine=refine,
-        probe_rows=probe_rows,
-        num_threads=num_threads,
-        on_error=on_error,
-        seed=seed,
-    )
-    sources = sources_of(models)
-
-    def write(opened: Opened[Any], edited: MLP) -> Any:
-        return opened.write(edited)
-
-    records = pipeline.run(sources, plan, write, progress=progress)
+    plan = make_plan(editor, **options)
+    records = _collected(list(sources_of(models)), plan, _written, progress=progress)
     return _result(records, plan, models if isinstance(models, Population) else None)
 
 
+@takes_options
 def edit_(
     models: Any,
     editor: Editor | str | Path,
     *,
-    target: Mapping[str, float] | None = None,
-    strength: float | None = None,
-    data: Table | Rows | ArrayLike | None = None,
-    refine: int = 0,
-    probe_rows: int | None = None,
-    num_threads: int | None = None,
-    on_error: str = "refuse",
-    seed: int = 0,
     progress: bool = False,
+    **options: Unpack[EditOptions],
 ) -> EditResult:
     """Edit models in place; arguments and result are those of ``edit``.
 
@@ -104,18 +75,8 @@ def edit_(
     when its edit is complete, or not at all; with ``on_error="raise"`` no model is written to before
     all edits are complete. Raises ``ValueError`` for paths, populations, and an object that is given twice.
     """
-    plan = make_plan(
-        editor,
-        target=target,
-        strength=strength,
-        data=data,
-        refine=refine,
-        probe_rows=probe_rows,
-        num_threads=num_threads,
-        on_error=on_error,
-        seed=seed,
-    )
-    sources = sources_of(models)
+    plan = make_plan(editor, **options)
+    sources = list(sources_of(models))
     require_writable(sources)
     waiting: list[Callable[[], None]] = []
 
@@ -127,10 +88,42 @@ def edit_(
             opened.write_into(edited)
         return opened.model
 
-    records = pipeline.run(sources, plan, write, progress=progress)
+    records = _collected(sources, plan, write, progress=progress)
     for commit in waiting:
         commit()
     return _result(records, plan, None)
+
+
+@takes_options
+def edit_stream(
+    models: Any, editor: Editor | str | Path, *, batch: int = 256, **options: Unpack[EditOptions]
+) -> Generator[EditRecord, None, None]:
+    """Edit models as they come, in memory for few of them: gives a record of each, in order.
+
+    ``models`` is an iterator of what ``edit`` takes one of, such as paths, without an end if need be; the other
+    arguments, and the edit of each model to the bit, are those of ``edit``. Models are read and edited up to
+    ``batch`` at a time (fewer where they are large), so a record comes when its batch is complete, and at most two
+    batches are in memory beside what the caller keeps. Records hold their models: keep what you need of them.
+
+    Raises ``ValueError`` as ``edit``, at once; with ``on_error="raise"`` the first model that cannot be edited ends
+    the stream with ``UnsupportedModelError``, behind the records of those before it.
+    """
+    plan = make_plan(editor, **options)
+    require_integer("batch", batch, 1)
+    return pipeline.run(sources_of(models), plan, _written, batch=batch)
+
+
+def _written(opened: Opened[Any], edited: MLP) -> Any:
+    return opened.write(edited)
+
+
+def _collected(sources: Sequence[Source], plan: Plan, write: pipeline.Write, *, progress: bool) -> list[EditRecord]:
+    records = []
+    with progress_bar("editing", len(sources), shown=progress) as advance:
+        for record in pipeline.run(sources, plan, write):
+            records.append(record)
+            advance()
+    return records
 
 
 def _result(records: Sequence[EditRecord], plan: Plan, source: Population | None) -> EditResult:

@@ -1,4 +1,4 @@
-"""What edits without torch: the compiled kernels, or ONNX Runtime. In float32 they agree to rounding."""
+"""What runs a metanetwork: the compiled kernels, ONNX Runtime, or torch. In float32 they agree to rounding."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metaedit_fast import _core
-from metaedit_fast.errors import UnsupportedModelError
+from metaedit_fast.errors import MissingDependencyError, UnsupportedModelError
 from metaedit_fast.export.weights import Weights
 from metaedit_fast.graph import WeightGraphBatch
 from metaedit_fast.metanet import native
@@ -26,7 +26,10 @@ from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.statistics import probe_statistics
 from metaedit_fast.requirements import Requirement, WeightRanking
 
-ENGINES = ("native", "onnxruntime")
+if TYPE_CHECKING:
+    from metaedit_fast.editing.torch_engine import TorchEngine
+
+ENGINES = ("native", "onnxruntime", "torch")
 PRECISIONS = ("float32", "bf16x3", "bf16")
 
 Float32 = NDArray[np.float32]
@@ -220,15 +223,32 @@ def _finite_features(mlp: MLP, config: MetanetConfig, rows: _core.PanelRows | No
 
 
 def check_engine(name: str, precision: str) -> None:
-    """Raises ``ValueError`` unless ``name`` is one of ``ENGINES`` and has ``precision``."""
+    """Raises ``ValueError`` unless ``name`` is one of ``ENGINES`` and has ``precision``, and
+    ``MissingDependencyError`` where it needs a package that is absent.
+    """
     if name not in ENGINES:
         raise ValueError(f"engine: expected one of {ENGINES}, got {name!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision: expected one of {PRECISIONS}, got {precision!r}")
+    if name == "torch":
+        _torch_engine()
     if name != "native" and precision != "float32":
         raise ValueError(f"precision: the engine {name!r} computes in 'float32' alone, got {precision!r}")
 
 
 def start_engine(name: str, config: MetanetConfig, weights: Weights, precision: str = "float32") -> Engine:
     """The engine called ``name`` for a precision that ``check_engine`` let pass."""
+    if name == "torch":
+        return _torch_engine()(config, weights)
     return NativeEngine(config, weights, precision) if name == "native" else SessionEngine(config, weights)
+
+
+def _torch_engine() -> type[TorchEngine]:
+    """The class, which is imported where it is asked for, because most installations have no torch."""
+    try:
+        from metaedit_fast.editing.torch_engine import TorchEngine
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "engine='torch' needs the package 'torch': pip install 'metaedit_fast[train]'"
+        ) from error
+    return TorchEngine

@@ -1,13 +1,14 @@
 """The work of one ``edit``: sources in, records out, a chunk of models at a time.
 
 Reading and writing go model by model; the edit, refinement and the metrics take a whole chunk in one native call
-each. A chunk bounds what is held in memory beside the models that came and go; no result depends on it.
+each. Two chunks at most are held in memory, one that is being read and one whose records leave; no result depends on
+them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from metaedit_fast.errors import MetaeditError, UnsupportedModelError
 from metaedit_fast.models.evaluation import evaluate
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.opened import Opened
-from metaedit_fast.progress import progress_bar
 from metaedit_fast.requirements import get_requirement
 from metaedit_fast.requirements.odds import equalized_odds_difference
 
@@ -35,28 +35,27 @@ Write = Callable[[Opened[Any], MLP], Any]
 _CHUNK_PARAMETERS = 1 << 19
 
 
-def run(sources: Sequence[Source], plan: Plan, write: Write, *, progress: bool) -> list[EditRecord]:
+def run(
+    sources: Iterable[Source], plan: Plan, write: Write, *, batch: int | None = None
+) -> Generator[EditRecord, None, None]:
     """Edit every source; ``write`` gives the model of a record from what was opened and its edited MLP.
 
-    The records stand in the order of the sources. Whatever goes wrong with a model becomes its refusal, and then
-    nothing was written; with ``plan.on_error == "raise"`` the first in order is raised instead.
+    The records come in the order of the sources, of which at most ``batch`` (default: as many as make a chunk of
+    the usual size) are read ahead. Whatever goes wrong with a model becomes its refusal, and then nothing was
+    written; with ``plan.on_error == "raise"`` the first in order is raised instead.
     """
     if plan.budget > 0:
         plan.editor.prepare()  # once, so that it counts in no model's time
-    records = []
-    with progress_bar("editing", len(sources), shown=progress) as advance:
-        for chunk in _chunks(sources, plan):
-            _edit(chunk, plan)
-            if plan.refine and plan.budget > 0:
-                _refine(chunk, plan)
-            _measure(chunk, plan)
-            for work in chunk:
-                record = work.record(plan, write)
-                if plan.on_error == "raise" and work.error is not None:
-                    raise UnsupportedModelError(f"{_place(record)}: {record.reason}") from work.error
-                records.append(record)
-                advance()
-    return records
+    for chunk in _chunks(sources, plan, batch):
+        _edit(chunk, plan)
+        if plan.refine and plan.budget > 0:
+            _refine(chunk, plan)
+        _measure(chunk, plan)
+        for work in chunk:
+            record = work.record(plan, write)
+            if plan.on_error == "raise" and work.error is not None:
+                raise UnsupportedModelError(f"{_place(record)}: {record.reason}") from work.error
+            yield record
 
 
 class _Work:
@@ -125,7 +124,7 @@ class _Work:
         )
 
 
-def _chunks(sources: Sequence[Source], plan: Plan) -> Iterator[list[_Work]]:
+def _chunks(sources: Iterable[Source], plan: Plan, batch: int | None) -> Iterator[list[_Work]]:
     """Opened models, as many as a chunk may hold; to raise early, a chunk ends at one that cannot be opened."""
     chunk: list[_Work] = []
     size = 0
@@ -135,7 +134,7 @@ def _chunks(sources: Sequence[Source], plan: Plan) -> Iterator[list[_Work]]:
         chunk.append(work)
         size += 0 if work.opened is None else work.opened.mlp.spec.n_parameters
         is_last = plan.on_error == "raise" and work.error is not None
-        if is_last or size >= _CHUNK_PARAMETERS * plan.num_threads:
+        if is_last or len(chunk) == batch or size >= _CHUNK_PARAMETERS * plan.num_threads:
             yield chunk
             chunk, size = [], 0
     if chunk:

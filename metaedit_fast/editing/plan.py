@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +20,8 @@ from metaedit_fast.threads import thread_count
 
 if TYPE_CHECKING:
     from metaedit_fast.datasets import Rows
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 ON_ERROR = ("refuse", "raise")
 PROBE_ROWS = 256
@@ -66,25 +69,40 @@ class Plan:
         }
 
 
+class EditOptions(TypedDict, total=False):
+    """The keyword arguments that ``edit``, ``edit_`` and ``edit_stream`` share: those of ``make_plan``, which has
+    their defaults. ``edit`` documents them.
+    """
+
+    target: Mapping[str, float] | None
+    strength: float | None
+    data: Table | Rows | ArrayLike | None
+    refine: int
+    probe_rows: int | None
+    num_threads: int | None
+    on_error: str
+    seed: int
+
+
 def make_plan(
     editor: Editor | str | Path,
     *,
-    target: Mapping[str, float] | None,
-    strength: float | None,
-    data: Table | Rows | ArrayLike | None,
-    refine: int,
-    probe_rows: int | None,
-    num_threads: int | None,
-    on_error: str,
-    seed: int,
+    target: Mapping[str, float] | None = None,
+    strength: float | None = None,
+    data: Table | Rows | ArrayLike | None = None,
+    refine: int = 0,
+    probe_rows: int | None = None,
+    num_threads: int | None = None,
+    on_error: str = "refuse",
+    seed: int = 0,
 ) -> Plan:
     """Check the arguments of ``edit`` and choose the rows. Raises ``ValueError`` that names the argument."""
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error: expected one of {ON_ERROR}, got {on_error!r}")
     for name, value, least in (("refine", refine, 0), ("seed", seed, 0)):
-        _require_integer(name, value, least)
+        require_integer(name, value, least)
     if probe_rows is not None:
-        _require_integer("probe_rows", probe_rows, 1)
+        require_integer("probe_rows", probe_rows, 1)
     threads = thread_count(num_threads)
     loaded = editor if isinstance(editor, Editor) else load_editor(editor)
     requirement = get_requirement(loaded.info.requirement)
@@ -107,6 +125,16 @@ def make_plan(
             who = "this editor" if loaded.needs_probe else "refine"
             raise ValueError(f"data: {who} reads a probe of unlabelled rows, got none; pass data=rows or a Table")
     return Plan(loaded, budget, limit, refine, seed, threads, on_error, probe, measured, held_out)
+
+
+def takes_options(function: FunctionT) -> FunctionT:
+    """For a function with ``**options: Unpack[EditOptions]``: ``help`` shows them with their defaults."""
+    options = [p for p in inspect.signature(make_plan).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    before = [p for p in own if p.kind is not p.KEYWORD_ONLY]
+    signature = inspect.signature(function).replace(parameters=[*before, *options, *own[len(before) :]])
+    function.__signature__ = signature  # type: ignore[attr-defined]
+    return function
 
 
 def split_rows(table: Table, probe_rows: int, seed: int) -> tuple[Table, Table, bool]:
@@ -146,6 +174,7 @@ def _fitting(table: Table, editor: Editor) -> Table:
     return table
 
 
-def _require_integer(name: str, value: object, least: int) -> None:
+def require_integer(name: str, value: object, least: int) -> None:
+    """Raises ``ValueError`` that names the argument unless it is an integer of at least ``least``."""
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")

@@ -1,8 +1,9 @@
-"""What ``edit`` is given, as a list: each model with its name, its size and a way to open it."""
+"""What ``edit`` is given, one by one: each model with its name, its size and a way to open it."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -53,21 +54,23 @@ class Source:
             return 0
 
 
-def sources_of(models: Any) -> list[Source]:
-    """The models as sources, in order; a single model is a list of one.
+def sources_of(models: Any) -> Iterator[Source]:
+    """The models as sources, in order, each read when it is asked for; a single model is one source.
 
     Lists, tuples, other sequences and iterators are many; a torch module is one, also where it is iterable.
-    Raises ``ValueError`` for a dictionary, a set, None, or a population inside a list.
+    Raises ``ValueError`` for a dictionary, a set or None, and when it comes to a population inside a list.
     """
-    if isinstance(models, Population):
-        return [Source(i, _run_name(r), r.mlp, r) for i, r in enumerate(models)]
     if models is None or isinstance(models, dict | set | frozenset | bytes):
         raise ValueError(f"models: expected one model or a list of them, got {type(models).__name__}")
-    found = [Source(i, _name(i, model), model) for i, model in enumerate(models if _is_many(models) else [models])]
-    for source in found:
-        if isinstance(source.model, Population):
-            raise ValueError(f"models[{source.index}]: a population is given alone, not inside a list")
-    return found
+    return itertools.starmap(_source, enumerate(models if _is_many(models) else [models]))
+
+
+def _source(index: int, model: Any) -> Source:
+    if isinstance(model, PopulationRecord):
+        return Source(index, _run_name(model), model.mlp, model)
+    if isinstance(model, Population):
+        raise ValueError(f"models[{index}]: a population is given alone, not inside a list")
+    return Source(index, _name(index, model), model)
 
 
 def require_writable(sources: Iterable[Source]) -> None:
