@@ -191,6 +191,12 @@ def mlp_gradient(
     num_threads: int,
     isa: str | None = None,
 ) -> list[_Float32]: ...
+def mlp_moments(
+    models: Sequence[tuple[MlpShape, _Float32, PanelRows]],
+    *,
+    num_threads: int,
+    isa: str | None = None,
+) -> list[tuple[_Float32, _Float32]]: ...
 def mlp_statistics(
     models: Sequence[tuple[MlpShape, _Float32, PanelRows]],
     *,

@@ -101,6 +101,12 @@ struct GradientTask {
     float* gradient;          // [n_parameters]
 };
 
+// Mean and standard deviation of every neuron. At least one row.
+struct MomentsTask {
+    MlpRun run;
+    float *mean, *deviation;  // [all neurons, the inputs first]
+};
+
 // The numbers of models/statistics.py. At least one row.
 struct StatisticsTask {
     MlpRun run;
@@ -165,6 +171,7 @@ class MlpStatisticsRunner {
 void mlp_logits(std::span<const LogitsTask> tasks, Isa isa, int n_threads);
 void mlp_divergence(std::span<const DivergenceTask> tasks, Isa isa, int n_threads);
 void mlp_gradient(std::span<const GradientTask> tasks, Isa isa, int n_threads);
+void mlp_moments(std::span<const MomentsTask> tasks, Isa isa, int n_threads);
 void mlp_statistics(std::span<const StatisticsTask> tasks, Isa isa, int n_threads);
 void mlp_evaluate(std::span<const EvaluationTask> tasks, Isa isa, int n_threads);
 void mlp_refine(std::span<const RefineTask> tasks, Isa isa, int n_threads);

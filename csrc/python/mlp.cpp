@@ -202,15 +202,37 @@ py::list gradient(const py::sequence& models, int num_threads, const std::option
     return found;
 }
 
+std::int64_t n_linear_of(const MlpShape& shape) {
+    std::int64_t n = 0;
+    for (const MlpLayer& layer : shape.layers) n += layer.n_out;
+    return n;
+}
+
+py::list moments(const py::sequence& models, int num_threads, const std::optional<std::string>& isa) {
+    const Isa level = level_of(isa, num_threads);
+    const Runs runs(models, 3, true);
+    std::vector<MomentsTask> tasks;
+    py::list found;
+    for (std::size_t i = 0; i < runs.size(); ++i) {
+        const std::int64_t n_neurons = runs[i].shape->n_inputs() + n_linear_of(*runs[i].shape);
+        py::array_t<float> mean = poisoned({n_neurons}), deviation = poisoned({n_neurons});
+        tasks.push_back({runs[i], mean.mutable_data(), deviation.mutable_data()});
+        found.append(py::make_tuple(mean, deviation));
+    }
+    {
+        const py::gil_scoped_release released;
+        mlp_moments(tasks, level, num_threads);
+    }
+    return found;
+}
+
 py::list statistics(const py::sequence& models, int num_threads, const std::optional<std::string>& isa) {
     const Isa level = level_of(isa, num_threads);
     const Runs runs(models, 3, true);
     std::vector<StatisticsTask> tasks;
     py::list found;
     for (std::size_t i = 0; i < runs.size(); ++i) {
-        std::int64_t n_linear = 0;
-        for (const MlpLayer& layer : runs[i].shape->layers) n_linear += layer.n_out;
-        const std::int64_t n_neurons = runs[i].shape->n_inputs() + n_linear;
+        const std::int64_t n_linear = n_linear_of(*runs[i].shape), n_neurons = runs[i].shape->n_inputs() + n_linear;
         py::array_t<float> mean = poisoned({n_neurons}), deviation = poisoned({n_neurons});
         py::array_t<float> gradient = poisoned({n_linear}), edge = poisoned({runs[i].shape->n_weights});
         tasks.push_back(
@@ -409,6 +431,9 @@ constexpr const char* kDivergenceDoc =
 constexpr const char* kGradientDoc =
     "The gradient [parameters] of each model (MlpShape, θ, PanelRows, at_outputs float32 [rows, outputs]): that of a\n"
     "function of its outputs, whose own gradient in these is at_outputs.";
+constexpr const char* kMomentsDoc =
+    "(mean [neurons], std [neurons]) of each model (MlpShape, θ, PanelRows): the first two of mlp_statistics, to the\n"
+    "bit, in a forward pass alone. Raises ValueError for no rows.";
 constexpr const char* kStatisticsDoc =
     "(mean [neurons], std [neurons], E[g²] [linear outputs], E[a² g²] [weights]) of each model (MlpShape, θ,\n"
     "PanelRows); see metaedit_fast.models.statistics. Raises ValueError for no rows.";
@@ -437,6 +462,8 @@ void bind_mlp(py::module_& m) {
           py::arg("isa") = py::none(), kDivergenceDoc);
     m.def("mlp_gradient", &gradient, py::arg("models"), py::kw_only(), py::arg("num_threads"),
           py::arg("isa") = py::none(), kGradientDoc);
+    m.def("mlp_moments", &moments, py::arg("models"), py::kw_only(), py::arg("num_threads"),
+          py::arg("isa") = py::none(), kMomentsDoc);
     m.def("mlp_statistics", &statistics, py::arg("models"), py::kw_only(), py::arg("num_threads"),
           py::arg("isa") = py::none(), kStatisticsDoc);
     m.def("mlp_evaluate", &evaluate, py::arg("models"), py::kw_only(), py::arg("cells"), py::arg("n_counts"),

@@ -48,14 +48,55 @@ class GroupStatistics:
 
 @dataclasses.dataclass(frozen=True)
 class _Extremes:
-    """Which groups have the highest and the lowest rate of each label ``[2, 2]``, their rates, and the gradient of
-    the gap in the logits, ``[2, rows, n_outputs]``.
+    """Which groups have the highest and the lowest rate of each label ``[2, 2]``, their rates, and by label the
+    gradient of the gap in the logits of the rows of that label, ``[rows, n_outputs]``; it is 0 in all others.
     """
 
     positive: int
     groups: Int64
     rates: NDArray[np.float64]
-    at_outputs: Float32
+    at_outputs: tuple[Float32, Float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Label:
+    """The rows that lack a class, or those that have it: ``index [n]``, the ``groups [n]`` of each, and for all groups
+    how many there are, ``count [groups]``.
+    """
+
+    index: NDArray[np.intp]
+    groups: Int64
+    count: Int64
+
+    @property
+    def present(self) -> NDArray[np.intp]:
+        return np.flatnonzero(self.count)
+
+
+class _Cells:
+    """The rows by label and group, for whichever class is taken against the rest; found once for all models."""
+
+    def __init__(self, rows: LabelledRows) -> None:
+        self._rows = rows
+        self._labels: dict[int, tuple[_Label, _Label]] = {}
+
+    def labels(self, positive: int) -> tuple[_Label, _Label]:
+        """Raises ``ValueError`` where fewer than two groups have rows of a label."""
+        if positive not in self._labels:
+            has = self._rows.labels == positive
+            self._labels[positive] = (
+                self._label(~has, f"lack class {positive}"),
+                self._label(has, f"have class {positive}"),
+            )
+        return self._labels[positive]
+
+    def _label(self, chosen: NDArray[np.bool_], what: str) -> _Label:
+        index = np.flatnonzero(chosen)
+        groups = self._rows.groups[index]
+        found = _Label(index, groups, np.bincount(groups))
+        if len(found.present) < 2:
+            raise ValueError(f"groups: expected rows of at least two groups that {what}, got {len(found.present)}")
+        return found
 
 
 def group_statistics(
@@ -66,67 +107,78 @@ def group_statistics(
     Raises ``ValueError`` where fewer than two groups have rows of a label.
     """
     logits = native.logits_of(mlps, rows.x, num_threads=num_threads)
-    extremes = [_extremes(own.astype(np.float64), rows, temperature) for own in logits]
-    gradients = [
-        native.gradients_of(mlps, [e.at_outputs[label] for e in extremes], rows.x, num_threads=num_threads)
-        for label in (0, 1)
-    ]
-    means = _cell_means(mlps, rows, extremes, num_threads)
+    cells = _Cells(rows)
+    extremes = [_extremes(own.astype(np.float64), cells, temperature) for own in logits]
+    gradients = _gap_gradients(mlps, rows, cells, extremes, num_threads)
+    means = _cell_means(mlps, rows, cells, extremes, num_threads)
     return [
-        GroupStatistics(e.rates.astype(np.float32), mean, np.stack(gradient))
-        for e, mean, gradient in zip(extremes, means, zip(*gradients, strict=True), strict=True)
+        GroupStatistics(e.rates.astype(np.float32), mean, gradient)
+        for e, mean, gradient in zip(extremes, means, gradients, strict=True)
     ]
 
 
-def _extremes(logits: NDArray[np.float64], rows: LabelledRows, temperature: float) -> _Extremes:
+def _extremes(logits: NDArray[np.float64], cells: _Cells, temperature: float) -> _Extremes:
     probabilities = np.exp(log_proba_of(logits / temperature))
     n_classes = probabilities.shape[1]
     candidates = [
-        _extremes_of_class(probabilities, positive, rows) for positive in (range(n_classes) if n_classes > 2 else (1,))
+        _extremes_of_class(probabilities, positive, cells.labels(positive))
+        for positive in (range(n_classes) if n_classes > 2 else (1,))
     ]
     positive, groups, rates = max(candidates, key=lambda found: float((found[2][:, 0] - found[2][:, 1]).max()))
-    slope = probabilities[:, positive, None] * (np.eye(n_classes)[positive] - probabilities) / temperature
-    at_outputs = np.empty((2, *logits.shape), np.float32)
-    for label, (high, low) in enumerate(groups):
-        weight = np.zeros(len(logits))
-        for sign, group in ((1.0, high), (-1.0, low)):
-            cell = ((rows.labels == positive) == label) & (rows.groups == group)
-            weight[cell] += sign / cell.sum()
-        at_outputs[label] = (weight[:, None] * slope)[:, -logits.shape[1] :]
-    return _Extremes(positive, groups, rates, at_outputs)
+    at_outputs = []
+    for label, (high, low) in zip(cells.labels(positive), groups, strict=True):
+        weight = np.zeros(len(label.count))
+        weight[high] += 1.0 / label.count[high]
+        weight[low] -= 1.0 / label.count[low]
+        p = probabilities[label.index]
+        slope = -p[:, -logits.shape[1] :]
+        slope[:, positive - n_classes] += 1.0
+        slope *= (weight[label.groups] * p[:, positive] / temperature)[:, None]
+        at_outputs.append(slope.astype(np.float32))
+    return _Extremes(positive, groups, rates, (at_outputs[0], at_outputs[1]))
 
 
 def _extremes_of_class(
-    probabilities: NDArray[np.float64], positive: int, rows: LabelledRows
+    probabilities: NDArray[np.float64], positive: int, labels: tuple[_Label, _Label]
 ) -> tuple[int, Int64, NDArray[np.float64]]:
+    of_class = probabilities[:, positive]
     groups, rates = np.empty((2, 2), np.int64), np.empty((2, 2))
-    for label in (0, 1):
-        of_label = (rows.labels == positive) == label
-        count = np.bincount(rows.groups[of_label])
-        present = np.flatnonzero(count)
-        if len(present) < 2:
-            raise ValueError(
-                f"groups: expected rows of at least two groups that {'have' if label else 'lack'} class {positive}, "
-                f"got {len(present)}"
-            )
-        rate = np.bincount(rows.groups[of_label], probabilities[of_label, positive])[present] / count[present]
-        groups[label] = present[rate.argmax()], present[rate.argmin()]
-        rates[label] = rate.max(), rate.min()
+    for row, label in enumerate(labels):
+        present = label.present
+        rate = np.bincount(label.groups, of_class[label.index])[present] / label.count[present]
+        groups[row] = present[rate.argmax()], present[rate.argmin()]
+        rates[row] = rate.max(), rate.min()
     return positive, groups, rates
 
 
+def _gap_gradients(
+    mlps: Sequence[MLP], rows: LabelledRows, cells: _Cells, extremes: Sequence[_Extremes], num_threads: int
+) -> list[Float32]:
+    """The gradient of the gap of each label in every model's parameters, ``[2, n_parameters]``."""
+    panels: dict[tuple[int, int], list[_core.PanelRows]] = {}
+    items = []
+    for m, (mlp, extreme) in enumerate(zip(mlps, extremes, strict=True)):
+        for label, of_label in enumerate(cells.labels(extreme.positive)):
+            key = (extreme.positive, label)
+            if key not in panels:
+                panels[key] = native.rows_of_all(mlps, rows.x[of_label.index])
+            items.append((native.shape_of(mlp.spec), mlp.theta, panels[key][m], extreme.at_outputs[label]))
+    found = _core.mlp_gradient(items, num_threads=num_threads)
+    return [np.stack(found[2 * m : 2 * m + 2]) for m in range(len(mlps))]
+
+
 def _cell_means(
-    mlps: Sequence[MLP], rows: LabelledRows, extremes: Sequence[_Extremes], num_threads: int
+    mlps: Sequence[MLP], rows: LabelledRows, cells: _Cells, extremes: Sequence[_Extremes], num_threads: int
 ) -> list[Float32]:
     """Mean activations of every model's four cells, ``[neurons, 4]``."""
     panels: dict[tuple[int, int, int], list[_core.PanelRows]] = {}
     items = []
     for m, (mlp, extreme) in enumerate(zip(mlps, extremes, strict=True)):
-        for label, group in zip((0, 0, 1, 1), extreme.groups.ravel().tolist(), strict=True):
-            key = (extreme.positive, label, group)
-            if key not in panels:
-                cell = ((rows.labels == key[0]) == label) & (rows.groups == group)
-                panels[key] = native.rows_of_all(mlps, rows.x[cell])
-            items.append((native.shape_of(mlp.spec), mlp.theta, panels[key][m]))
-    means = [mean for mean, _, _, _ in _core.mlp_statistics(items, num_threads=num_threads)]
+        for label, of_label in enumerate(cells.labels(extreme.positive)):
+            for group in extreme.groups[label].tolist():
+                key = (extreme.positive, label, group)
+                if key not in panels:
+                    panels[key] = native.rows_of_all(mlps, rows.x[of_label.index[of_label.groups == group]])
+                items.append((native.shape_of(mlp.spec), mlp.theta, panels[key][m]))
+    means = [mean for mean, _ in _core.mlp_moments(items, num_threads=num_threads)]
     return [np.stack(means[4 * m : 4 * m + 4], axis=1) for m in range(len(mlps))]

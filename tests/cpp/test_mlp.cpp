@@ -101,6 +101,19 @@ Results statistics(const std::vector<OnRows>& cases, Isa isa, int n_threads) {
     return found;
 }
 
+Results moments(const std::vector<OnRows>& cases, Isa isa, int n_threads) {
+    Results found;
+    std::vector<MomentsTask> tasks;
+    for (const OnRows& on : cases) {
+        std::int64_t n_neurons = on.of.shape.n_inputs();
+        for (const MlpLayer& layer : on.of.shape.layers) n_neurons += layer.n_out;
+        found.push_back(poisoned(2 * n_neurons));
+        tasks.push_back({on.run(), found.back().data(), found.back().data() + n_neurons});
+    }
+    mlp_moments(tasks, isa, n_threads);
+    return found;
+}
+
 void compare(const std::vector<OnRows>& cases, const std::string& name,
              Results (*run)(const std::vector<OnRows>&, Isa, int)) {
     const Results expected = run(cases, Isa::serial, 1);
@@ -125,6 +138,7 @@ TEST(passes_on_every_level) {
         compare(cases, "logits", &logits);
         compare(cases, "divergence", &divergence);
         compare(cases, "gradient", &gradient);
+        compare(cases, "moments", &moments);
         compare(cases, "statistics", &statistics);
     }
 }

@@ -243,6 +243,7 @@ def test_bits_depend_neither_on_threads_nor_on_neighbours(isa: str) -> None:
         "log_p": lambda m, p, n: native.log_proba_of_all(m, x, num_threads=n, isa=isa),
         "value": lambda m, p, n: native.values_and_gradients(m, p, x, num_threads=n, isa=isa),
         "statistics": lambda m, p, n: native.probe_statistics_of(m, x, num_threads=n, isa=isa),
+        "moments": lambda m, p, n: _core.mlp_moments(native.items_of(m, x), num_threads=n, isa=isa),
     }
     for name, call in calls.items():
         alone = [call([mlp], [p], 1)[0] for mlp, p in zip(mlps, log_p, strict=True)]
@@ -252,6 +253,15 @@ def test_bits_depend_neither_on_threads_nor_on_neighbours(isa: str) -> None:
                 for i, got in zip(order, together, strict=True):
                     for a, b in zip(np.atleast_1d(got) if name in ("logits", "log_p") else got, alone[i], strict=True):
                         assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), (name, n_threads, i)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_moments_are_those_of_the_statistics(norm: str, isa: str) -> None:
+    mlp, _, x = case(MLPSpec.simple((6, 21, 13, 3), "relu", norm), 1100)
+    items = native.items_of([mlp], x)
+    statistics = _core.mlp_statistics(items, num_threads=1, isa=isa)[0]
+    for alone, among in zip(_core.mlp_moments(items, num_threads=1, isa=isa)[0], statistics[:2], strict=True):
+        assert alone.tobytes() == among.tobytes()
 
 
 def test_bits_of_a_row_do_not_depend_on_its_place(isa: str) -> None:

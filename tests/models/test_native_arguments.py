@@ -74,6 +74,8 @@ def test_no_rows() -> None:
         native.value_and_gradient(MODEL, LOG_P[:0], none)
     with pytest.raises(ValueError, match="x: expected at least one row, got none"):
         native.probe_statistics(MODEL, none)
+    with pytest.raises(ValueError, match="x: expected at least one row, got none"):
+        _core.mlp_moments(native.items_of([MODEL], none), num_threads=1)
 
 
 def test_no_models() -> None:

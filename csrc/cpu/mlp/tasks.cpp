@@ -26,10 +26,11 @@ class Worker {
     void run(const LogitsTask& task);
     void run(const DivergenceTask& task);
     void run(const GradientTask& task);
+    void run(const MomentsTask& task);
     void run(const StatisticsTask& task);
 
   private:
-    void add_moments(const StatisticsTask& task, std::int64_t first_panel, std::int64_t n_panels);
+    void add_moments(const MomentsTask& task, std::int64_t first_panel, std::int64_t n_panels);
 
     const Kernels& kernels_;
     mlp::Network network_;
@@ -117,7 +118,26 @@ void join(float more_mean, float more_squares, double more, double n, float& mea
                                  step * step * (n * more / all));
 }
 
-void Worker::add_moments(const StatisticsTask& task, std::int64_t first_panel, std::int64_t n_panels) {
+std::int64_t n_linear_of(const MlpShape& shape) {
+    std::int64_t n = 0;
+    for (const MlpLayer& layer : shape.layers) n += layer.n_out;
+    return n;
+}
+
+void clear(const MomentsTask& task) {
+    const std::int64_t n = task.run.shape->n_inputs() + n_linear_of(*task.run.shape);
+    std::fill_n(task.mean, n, 0.0F);
+    std::fill_n(task.deviation, n, 0.0F);
+}
+
+// From sums of squares to standard deviations.
+void finish(const MomentsTask& task) {
+    const std::int64_t n = task.run.shape->n_inputs() + n_linear_of(*task.run.shape);
+    const float share = 1.0F / static_cast<float>(task.run.rows->n_rows());
+    for (std::int64_t i = 0; i < n; ++i) task.deviation[i] = std::sqrt(task.deviation[i] * share);
+}
+
+void Worker::add_moments(const MomentsTask& task, std::int64_t first_panel, std::int64_t n_panels) {
     const std::int64_t first = first_panel * kPanelRows;
     const std::int64_t n_rows = std::min(n_panels * kPanelRows, task.run.rows->n_rows() - first);
     float *mean = task.mean, *squares = task.deviation;
@@ -134,22 +154,30 @@ void Worker::add_moments(const StatisticsTask& task, std::int64_t first_panel, s
     }
 }
 
+void Worker::run(const MomentsTask& task) {
+    clear(task);
+    network_.start(task.run, kChunkPanels, false);
+    for_each_chunk(*task.run.rows, kChunkPanels, [&](std::int64_t first, std::int64_t n_panels) {
+        network_.forward(first, n_panels);
+        add_moments(task, first, n_panels);
+    });
+    finish(task);
+}
+
 void Worker::run(const StatisticsTask& task) {
     const PanelRows& rows = *task.run.rows;
     const MlpShape& shape = *task.run.shape;
-    std::int64_t n_linear = 0;
-    for (const MlpLayer& layer : shape.layers) n_linear += layer.n_out;
-    std::fill_n(task.mean, shape.n_inputs() + n_linear, 0.0F);
-    std::fill_n(task.deviation, shape.n_inputs() + n_linear, 0.0F);
+    const MomentsTask moments{task.run, task.mean, task.deviation};
+    clear(moments);
     network_.start(task.run, kChunkPanels, true);
     for_each_chunk(rows, kChunkPanels, [&](std::int64_t first, std::int64_t n_panels) {
         network_.forward(first, n_panels);
-        add_moments(task, first, n_panels);
+        add_moments(moments, first, n_panels);
         fisher_.sums(task.run, network_, first, n_panels, task.edge, task.gradient, first > 0);
     });
+    finish(moments);
     const float share = 1.0F / static_cast<float>(rows.n_rows());
-    for (std::int64_t i = 0; i < shape.n_inputs() + n_linear; ++i)
-        task.deviation[i] = std::sqrt(task.deviation[i] * share);
+    const std::int64_t n_linear = n_linear_of(shape);
     for (std::int64_t i = 0; i < n_linear; ++i) task.gradient[i] *= share;
     for (std::int64_t i = 0; i < shape.n_weights; ++i) task.edge[i] *= share;
 }
@@ -177,6 +205,10 @@ void mlp_divergence(std::span<const DivergenceTask> tasks, Isa isa, int n_thread
 }
 
 void mlp_gradient(std::span<const GradientTask> tasks, Isa isa, int n_threads) {
+    mlp::share_out<Worker>(tasks, isa, n_threads);
+}
+
+void mlp_moments(std::span<const MomentsTask> tasks, Isa isa, int n_threads) {
     mlp::share_out<Worker>(tasks, isa, n_threads);
 }
 
