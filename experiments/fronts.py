@@ -11,7 +11,7 @@ validation split; models are of population-test, rows of the test split. Measure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import typer
 from common import RESULTS, WORK, DataFolder, ResultsFolder, WorkFolder, console, dataset_of, groups_of, population_of
 
 import metaedit_fast as mf
+from metaedit_fast.datasets import RowGroups, Rows
 from metaedit_fast.editing.batch import edit_models
 from metaedit_fast.editing.odds import OddsTerm
 from metaedit_fast.editing.plan import PROBE_ROWS
@@ -62,17 +63,23 @@ class Bench:
         data_folder: Path | None,
         models: Population,
         experiment: str | None = None,
+        groups: RowGroups | None = None,
+        measured: Rows | None = None,
     ) -> None:
+        """``groups`` are by default those of ``common.groups_of``, the rows ``measured`` the dataset's test rows."""
         self.dataset, self.requirement, self.work, self.results = dataset, requirement, work, results
         self.name = f"{dataset}_{experiment or requirement}"
         self.data = dataset_of(dataset, data_folder)
-        self.groups = groups_of(dataset, self.data) if requirement == "equalized_odds" else None
+        if groups is None and requirement == "equalized_odds":
+            groups = groups_of(dataset, self.data)
+        self.groups = groups
+        rows = self.data.test if measured is None else measured
         self.held_out = HeldOut(
             models.mlps,
             [record.run for record in models],
-            self.data.test.x,
-            self.data.test.y,
-            self.groups.codes(self.data.test) if self.groups else None,
+            rows.x,
+            rows.y,
+            groups.codes(rows) if groups else None,
             quantity=quantity_of(requirement, self.data.n_features),
             keep=work / "measured" / self.name,
         )
@@ -87,6 +94,11 @@ class Bench:
     def editor(self) -> mf.Editor:
         """The editor for the requirement that is measured."""
         return self.editor_for(self.requirement)
+
+    @property
+    def group_names(self) -> list[str]:
+        """The groups that equalised odds are measured by."""
+        return list(self.groups.names) if self.groups else []
 
     def measure(self, name: str, method: Method, budgets: Sequence[float], version: str = "") -> None:
         """Add a curve."""
@@ -132,10 +144,10 @@ def pruning(
     version = editor.describe()["weights_sha256"]
     for name, method in methods.editor_methods(editor, probe, steps=REFINE_STEPS).items():
         bench.measure(name, method, SPARSITIES, version)
-    for name, method in methods.pruning_baselines(probe, labels).items():
+    baselines = methods.pruning_baselines(probe, labels, lottery=True)
+    for name, method in baselines.items():
         bench.measure(name, method, SPARSITIES)
-    snip = methods.pruning_baselines(probe, labels)["snip"]
-    bench.measure("snip+refine", methods.refined(snip, probe, steps=REFINE_STEPS), SPARSITIES)  # type: ignore[arg-type]
+    bench.measure("snip+refine", methods.refined(baselines["snip"], probe, steps=REFINE_STEPS), SPARSITIES)  # type: ignore[arg-type]
     families = {"editor": ["editor", "editor+refine"]}
     for family, learns, counts in (("adam", False, ADAM_STEPS), ("adam, mask too", True, MASK_STEPS)):
         families[family] = [f"{family}, {steps}" for steps in counts]
@@ -175,16 +187,16 @@ def data_minimisation(
         "random": inputs.random_ranking(),
     }
     for name, ranking in rankings.items():
-        bench.measure(f"{name}, zeroed", _of_features(inputs.feature_selection(ranking)), FEATURES)
+        bench.measure(f"{name}, zeroed", of_features(inputs.feature_selection(ranking)), FEATURES)
     for name in ("pfi", "greedy"):
         refined = inputs.refined_selection(rankings[name], rows, steps=REFINE_STEPS, num_threads=1)
-        bench.measure(f"{name}, refined", _of_features(refined), FEATURES)
+        bench.measure(f"{name}, refined", of_features(refined), FEATURES)
     retrained = inputs.retrained_selection(rankings["pfi"], rows, num_threads=1)
-    bench.measure("pfi, retrained", _of_features(retrained), FEATURES)
+    bench.measure("pfi, retrained", of_features(retrained), FEATURES)
     bench.write("python experiments/fronts.py data-minimisation", models)
 
 
-def _of_features(method: Callable[[Sequence[MLP], int], list[MLP]]) -> Method:
+def of_features(method: Callable[[Sequence[MLP], int], list[MLP]]) -> Method:
     return lambda mlps, features: method(mlps, int(features))
 
 
@@ -200,6 +212,20 @@ def fairness(
     bench = Bench(
         dataset, "equalized_odds", work, results, data_folder, test_models(dataset, work, models or FAIRNESS_MODELS)
     )
+    measure_fairness(bench)
+    bench.write("python experiments/fronts.py fairness", models, at=READ_AT, details={"groups": bench.group_names})
+
+
+def measure_fairness(
+    bench: Bench,
+    *,
+    refine: Sequence[int] = (REFINE_STEPS, 100),
+    adam: Sequence[int] = (100, 300),
+    post: Collection[str] = tuple(POST_PROCESSORS),
+) -> None:
+    """Add the curves of the editor for equalised odds and of what it is compared with: refinement of the original
+    models of so many steps, so many steps of Adam on the last layer and on all parameters, post-processors.
+    """
     editor, data, groups = bench.editor, bench.data, bench.groups
     assert groups is not None
     codes, test_codes = groups.codes(data.val), groups.codes(data.test)
@@ -225,21 +251,15 @@ def fairness(
     bench.measure("editor", edited, STRENGTHS, version)
     bench.measure("editor, to a limit", limited, LIMITS, version)
     bench.measure("editor+refine", refined(limited, REFINE_STEPS), LIMITS, version)
-    for steps in (REFINE_STEPS, 100):
+    for steps in refine:
         bench.measure(f"refine-{steps}", refined(lambda mlps, _: list(mlps), steps), LIMITS)
     for last in (True, False):
-        for steps in (100, 300):
+        for steps in adam:
             method = optimised_fairness(data.val.x, data.val.y, codes, steps=steps, last_layer=last, num_threads=1)
             bench.measure(f"{'last-layer ' if last else ''}adam-{steps}", method, STRENGTHS)
-    post = fairness_methods(data.val.x, data.val.y, codes, data.test.x, test_codes, names=groups.names)
-    for name, one in post.items():
-        bench.measure(name, one, POST_PROCESSORS[name].budgets)
-    bench.write(
-        "python experiments/fronts.py fairness",
-        models,
-        at=READ_AT,
-        details={"groups": list(groups.names)},
-    )
+    fitted = fairness_methods(data.val.x, data.val.y, codes, data.test.x, test_codes, names=groups.names)
+    for name in post:
+        bench.measure(name, fitted[name], POST_PROCESSORS[name].budgets)
 
 
 if __name__ == "__main__":

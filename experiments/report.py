@@ -4,7 +4,8 @@
     python experiments/report.py --check   # tells what is out of date, and fails
 
 Every file of experiments/results becomes a section of docs/results.md: a new one is added at the page's end, to be
-moved to where it belongs. ``<!-- result NAME ... -->`` marks a section, ``<!-- table NAME ... -->`` a table alone.
+moved to where it belongs. ``<!-- result NAME ... -->`` marks a section, ``<!-- table NAME ... -->`` a table alone,
+``<!-- account costs ... -->`` what editors cost against what they save, from the results and experiments/costs.json.
 Needs the extra ``report``, ``--check`` nothing but the package.
 """
 
@@ -15,15 +16,17 @@ import re
 import sys
 from pathlib import Path
 
-from metaedit_fast.evaluation import figures, tables
+from metaedit_fast.evaluation import amortisation, figures, tables
 from metaedit_fast.evaluation.record import Record, read_record
+from metaedit_fast.requirements import REQUIREMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
+COSTS = ROOT / "experiments" / "costs.json"
 FIGURES = ROOT / "docs" / "figures"
 RESULTS_PAGE = ROOT / "docs" / "results.md"
 PAGES = (ROOT / "README.md", RESULTS_PAGE)
-MARKED = re.compile(r"<!-- (result|table) (\w+):[^>]*-->\n(.*?)<!-- /\1 \2 -->", re.DOTALL)
+MARKED = re.compile(r"<!-- (result|table|account) (\w+):[^>]*-->\n(.*?)<!-- /\1 \2 -->", re.DOTALL)
 
 
 def main() -> None:
@@ -101,6 +104,8 @@ def rendered(page: str, records: dict[str, Record], *, complete: bool) -> str:
 
     def replaced(match: re.Match[str]) -> str:
         kind, name = match.group(1), match.group(2)
+        if kind == "account":
+            return marked(kind, name, account(records))
         if name not in records:
             raise ValueError(f"the page has a {kind} of {name!r}, which experiments/results has not")
         return marked(kind, name, (section if kind == "result" else table)(records[name]))
@@ -111,6 +116,20 @@ def rendered(page: str, records: dict[str, Record], *, complete: bool) -> str:
         if complete and name not in there:
             text += f"\n## {title(record)}\n\n{marked('result', name, section(record))}\n"
     return text
+
+
+def account(records: dict[str, Record]) -> str:
+    """The table of what each editor saves against what it cost, and what the populations cost."""
+    costs = amortisation.read_costs(COSTS)
+    names = [f"{dataset}_{requirement}" for requirement in REQUIREMENTS for dataset in costs.populations]
+    found = amortisation.account([records[name] for name in names if name in records], costs)
+    said = [
+        f"The population of {name}, {cost.runs} runs of {cost.epochs} epochs, takes {cost.seconds / 60:.0f} ± "
+        f"{cost.se / 60:.0f} minutes of one thread, by {cost.timed_epochs} epochs of {cost.timed_runs} runs."
+        for name, cost in costs.populations.items()
+    ]
+    said.append(f"Populations timed on {costs.processor}, by `{costs.command}`; all else is of the records above.")
+    return f"{found.markdown()}\n\n{' '.join(said)}"
 
 
 def marked(kind: str, name: str, text: str) -> str:
@@ -124,11 +143,17 @@ def title(record: Record) -> str:
 def section(record: Record) -> str:
     """Figures, tables and how they were made, for docs/results.md."""
     drawn = "\n".join(f"![{path.stem.replace('_', ' ')}](figures/{path.name})" for path in figures_of(record))
-    return f"{drawn}\n\n{table(record)}"
+    compared = [tables.comparison_table(record).markdown()] if record.comparisons else []
+    return "\n\n".join([drawn, *main_tables(record), *compared, note(record)])
 
 
 def table(record: Record) -> str:
-    """The tables of a record and how they were made."""
+    """The main tables of a record and how they were made."""
+    return "\n\n".join([*main_tables(record), note(record)])
+
+
+def main_tables(record: Record) -> list[str]:
+    """What each method reaches, at its budgets or where the fronts reach the same requirement."""
     parts = []
     if record.readings:
         parts.append(tables.reading_table(record).markdown())
@@ -136,7 +161,7 @@ def table(record: Record) -> str:
             parts.append(tables.points_table(record, single).markdown())
     else:
         parts.append(tables.budget_table(record).markdown())
-    return "\n\n".join([*parts, note(record)])
+    return parts
 
 
 def note(record: Record) -> str:

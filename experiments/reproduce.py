@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import amortisation
 import composition
 import editors
 import fronts
@@ -35,11 +36,22 @@ class Size:
     steps: int | None
     models: int | None
     unseen_runs: int
+    timed_runs: int
+    costs: Path
 
 
-FULL = Size(WORK, RESULTS, RUNS, EPOCHS, None, None, None, unseen.RUNS)
+FULL = Size(WORK, RESULTS, RUNS, EPOCHS, None, None, None, unseen.RUNS, amortisation.TIMED_RUNS, amortisation.COSTS)
 SMALL = Size(
-    WORK / "small", WORK / "small" / "results", runs=64, epochs=15, editor_runs=64, steps=120, models=8, unseen_runs=2
+    WORK / "small",
+    WORK / "small" / "results",
+    runs=64,
+    epochs=15,
+    editor_runs=64,
+    steps=120,
+    models=8,
+    unseen_runs=2,
+    timed_runs=2,
+    costs=WORK / "small" / "costs.json",
 )
 
 
@@ -73,6 +85,7 @@ def main(
         models=size.models,
         **where,
     )
+    amortisation.main(timed_runs=size.timed_runs, out=size.costs, work=size.work, data_folder=data_folder)
     if not small:
         report.write()
     console.print(f"done in {(time.perf_counter() - started) / 60:.0f} minutes")

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from metaedit_fast.evaluation.figures import source_hash
-from metaedit_fast.evaluation.record import Point, Reading, Record
+from metaedit_fast.evaluation.record import Comparison, Point, Reading, Record
 from metaedit_fast.evaluation.uncertainty import Estimate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +41,7 @@ RECORD = Record(
     hypervolume={"editor": Estimate(0.9, 0.01)},
     command="python some_odds.py",
     readings={"editor": (Reading(0.05, 3e-3, 1e-4, 0.82, 0.03),), "thresholds": ()},
+    comparisons={"editor": Comparison("thresholds", 0.02, 0.001)},
     families={"editor and so on": ("editor",)},
     details={
         "accuracy_before": 0.85,
@@ -65,6 +66,7 @@ def test_a_section_shows_what_a_record_holds(report):
         "![some odds time](figures/some_odds_time.svg)",
         "| editor | 3.00 ± 0.10, 82.0 %, 3.0 % | 0.900 ± 0.010 | 1.0 |",
         "| thresholds | 0.010 | 60.00 ± 1.00 | 79.0 % | 5.0 % | – | 50.0 |",
+        "| editor | thresholds | +0.0200 ± 0.0010 |",
         "Accuracy before the edit 85.0 %.",
         "seeds 0, 1, 2",
         "the box from 0 to 0.2 (equalised-odds difference) and from JSD 0 to 0.1",
@@ -83,6 +85,14 @@ def test_only_what_stands_between_markers_changes(report):
     assert "![" not in after
     with pytest.raises(ValueError, match="the page has a table of 'some_odds', which experiments/results has not"):
         report.rendered(before, {}, complete=False)
+
+
+def test_an_account_is_of_the_results_that_there_are(report):
+    page = "<!-- account costs: x -->\n<!-- /account costs -->\n"
+    after = report.rendered(page, report.read_records(), complete=False)
+    assert "| adult, pruning: editor |" in after
+    assert "by `python experiments/amortisation.py`" in after
+    assert "| adult" not in report.rendered(page, {}, complete=False)
 
 
 def test_figures_are_stale_when_their_record_changes(report, tmp_path, monkeypatch):

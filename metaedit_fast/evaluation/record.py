@@ -59,12 +59,24 @@ class Reading:
 
 
 @dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A method's hypervolume less that of the method ``against``, on the same models: the mean over models of the
+    difference, and its standard error clustered by training run (``uncertainty.paired_difference``).
+    """
+
+    against: str
+    mean: float
+    se: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Record:
     """A result. ``curves`` holds the points of each method in the order of its budgets; ours are named ``editor...``.
 
     ``hypervolume`` is the mean over models of ``pareto.hypervolumes`` and its standard error, for the reference point
-    that ``details["reference"]`` tells. ``readings`` compares methods at equal requirement. ``families`` names methods
-    that are one method given more and more time. ``details`` is free JSON: ``accuracy_before``,
+    that ``details["reference"]`` tells; ``comparisons`` tells which are compared in pairs, by default each of ours with
+    the best of the others. ``readings`` compares methods at equal requirement. ``families`` names methods that are one
+    method given more and more time. ``details`` is free JSON: ``accuracy_before``,
     ``requirement_before``, ``versions``, ``engine``, ``editor``, ``groups``, ``notes``.
 
     Raises ``ValueError`` where a part contradicts another.
@@ -80,6 +92,7 @@ class Record:
     curves: Mapping[str, tuple[Point, ...]]
     hypervolume: Mapping[str, Estimate]
     command: str
+    comparisons: Mapping[str, Comparison] = dataclasses.field(default_factory=dict)
     readings: Mapping[str, tuple[Reading, ...]] = dataclasses.field(default_factory=dict)
     families: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     details: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -92,6 +105,7 @@ class Record:
                 raise ValueError(f"curves {method!r}: expected at least one point, got none")
         for name, methods in (
             ("hypervolume", self.hypervolume),
+            ("comparisons", (*self.comparisons, *(found.against for found in self.comparisons.values()))),
             ("readings", self.readings),
             *((f"families {family!r}", members) for family, members in self.families.items()),
         ):
@@ -103,7 +117,7 @@ class Record:
     def to_json(self) -> str:
         """The text of the file; raises ``ValueError`` where ``details`` have no JSON form."""
         raw = _without_nan({**_fields(self), **self.details})
-        for optional in ("readings", "families"):
+        for optional in _OPTIONAL:
             if not raw[optional]:
                 del raw[optional]
         try:
@@ -128,10 +142,11 @@ class Record:
             "rows": _integer,
             "curves": lambda name, value: _object(name, value, lambda n, v: _list(n, v, _point)),
             "hypervolume": lambda name, value: _object(name, value, _estimate),
+            "comparisons": lambda name, value: _object(name, value, _comparison),
             "readings": lambda name, value: _object(name, value, lambda n, v: _list(n, v, _reading)),
             "families": lambda name, value: _object(name, value, lambda n, v: _list(n, v, _text)),
         }
-        _require_keys("result", known, fields, optional={"readings", "families"})
+        _require_keys("result", known, fields, optional=set(_OPTIONAL))
         values = {name: read.get(name, _text)(name, value) for name, value in known.items()}
         return cls(**values, details={name: value for name, value in raw.items() if name not in fields})
 
@@ -156,6 +171,7 @@ def _fields(record: Record) -> dict[str, Any]:
     """All but ``details``, in the order of the class; optional numbers of a point that are not known are left out."""
     found = {field.name: getattr(record, field.name) for field in dataclasses.fields(record) if field.name != "details"}
     found["hypervolume"] = {name: dataclasses.asdict(value) for name, value in record.hypervolume.items()}
+    found["comparisons"] = {name: dataclasses.asdict(value) for name, value in record.comparisons.items()}
     found["curves"] = {name: [_point_fields(p) for p in curve] for name, curve in record.curves.items()}
     found["readings"] = {name: [dataclasses.asdict(r) for r in given] for name, given in record.readings.items()}
     return found
@@ -170,6 +186,7 @@ def _point_fields(point: Point) -> dict[str, Any]:
     }
 
 
+_OPTIONAL = ("comparisons", "readings", "families")
 _OPTIONAL_OF_POINT = ("requirement_se", "flips_mean", "wall_ms_per_model", "jsd_by_seed")
 
 
@@ -200,6 +217,12 @@ def _reading(name: str, raw: object) -> Reading:
 def _estimate(name: str, raw: object) -> Estimate:
     fields = _require_keys(name, raw, {"mean", "se"})
     return Estimate(**{key: _number(f"{name} {key}", value) for key, value in fields.items()})
+
+
+def _comparison(name: str, raw: object) -> Comparison:
+    fields = _require_keys(name, raw, {field.name for field in dataclasses.fields(Comparison)})
+    against = _text(f"{name} against", fields.pop("against"))
+    return Comparison(against, **{key: _number(f"{name} {key}", value) for key, value in fields.items()})
 
 
 def _require_keys(name: str, raw: object, expected: set[str], optional: set[str] | None = None) -> dict[str, Any]:

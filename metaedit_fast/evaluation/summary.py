@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metaedit_fast import _core
 from metaedit_fast.evaluation import pareto
 from metaedit_fast.evaluation.measure import HeldOut, Measurement
-from metaedit_fast.evaluation.record import Point, Reading, Record
-from metaedit_fast.evaluation.uncertainty import estimate
+from metaedit_fast.evaluation.record import Comparison, Point, Reading, Record, is_ours
+from metaedit_fast.evaluation.uncertainty import estimate, paired_difference
 from metaedit_fast.versions import versions
 
 Curves = Mapping[str, Sequence[Measurement]]
@@ -29,6 +30,7 @@ def summarise(
     seeds: Sequence[int] = (0,),
     by_seed: Mapping[str, Sequence[Sequence[Measurement]]] | None = None,
     at: Sequence[float] = (),
+    against: Mapping[str, str] | None = None,
     families: Mapping[str, Sequence[str]] | None = None,
     reference_jsd: float = pareto.REFERENCE_JSD,
     hypervolume: bool = True,
@@ -38,9 +40,10 @@ def summarise(
 
     ``by_seed`` holds the curves of methods that were trained with several seeds, one for each; they join ``curves`` as
     their mean over seeds of each model's values. ``at``: values of the requirement at which methods are compared
-    (``pareto.at_requirement``). ``families`` names methods that are one method given more and more time.
-    ``reference_jsd`` is the JSD of the hypervolume's reference point; ``hypervolume=False`` leaves hypervolumes out,
-    which need moocore. ``details`` are further keys of the file.
+    (``pareto.at_requirement``). ``against``: with which method each of some is compared in pairs by hypervolume; by
+    default each of ours with the best of the others. ``families`` names methods that are one method given more and
+    more time. ``reference_jsd`` is the JSD of the hypervolume's reference point; ``hypervolume=False`` leaves out
+    hypervolumes, which need moocore. ``details`` are further keys of the file.
     """
     several = by_seed or {}
     pooled = {name: [*map(over_seeds, zip(*given, strict=True))] for name, given in several.items()}
@@ -67,6 +70,7 @@ def summarise(
         },
         hypervolume={name: estimate(values, runs) for name, values in volumes.items()},
         command=command,
+        comparisons=_comparisons(volumes, _best_of_others(volumes) if against is None else against, runs),
         readings={name: _readings(curve, held_out, at) for name, curve in everything.items()} if at else {},
         families={name: tuple(members) for name, members in (families or {}).items()},
         details={
@@ -97,6 +101,26 @@ def over_seeds(measurements: Sequence[Measurement]) -> Measurement:
         name: float(np.mean([getattr(m, name) for m in measurements])) for name in ("ms_per_model", "wall_ms_per_model")
     }
     return dataclasses.replace(first, **means, **times)
+
+
+Volumes = Mapping[str, NDArray[np.float64]]
+
+
+def _best_of_others(volumes: Volumes) -> dict[str, str]:
+    """For each of our methods the one of the others whose mean hypervolume is the largest, where there are others."""
+    others = [name for name in volumes if not is_ours(name)]
+    if not others:
+        return {}
+    best = max(others, key=lambda name: float(volumes[name].mean()))
+    return {name: best for name in volumes if is_ours(name)}
+
+
+def _comparisons(volumes: Volumes, against: Mapping[str, str], runs: Sequence[int]) -> dict[str, Comparison]:
+    found = {}
+    for name, other in against.items():
+        difference = paired_difference(volumes[name], volumes[other], runs)
+        found[name] = Comparison(other, difference.mean, difference.se)
+    return found
 
 
 def _point(measured: Measurement, seeds: Sequence[Measurement]) -> Point:

@@ -96,6 +96,15 @@ def points_table(record: Record, methods: Sequence[str]) -> TextTable:
     return TextTable(header, tuple(rows))
 
 
+def comparison_table(record: Record) -> TextTable:
+    """The hypervolumes that are compared in pairs, model by model."""
+    rows = [
+        (method, found.against, f"{found.mean:+.4f}" + ("" if math.isnan(found.se) else f" ± {found.se:.4f}"))
+        for method, found in record.comparisons.items()
+    ]
+    return TextTable(("hypervolume in pairs", "less that of", "mean difference"), tuple(rows))
+
+
 def budget_label(requirement: str, budget: float) -> str:
     """A budget as people say it: a sparsity in per cent, any other number as it is."""
     return f"{100 * budget:g} %" if requirement == "pruning" else f"{budget:g}"

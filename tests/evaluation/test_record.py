@@ -10,9 +10,9 @@ import pytest
 
 from metaedit_fast.evaluation.measure import HeldOut
 from metaedit_fast.evaluation.pareto import hypervolumes
-from metaedit_fast.evaluation.record import Point, Record, is_ours, read_record, write_record
+from metaedit_fast.evaluation.record import Comparison, Point, Record, is_ours, read_record, write_record
 from metaedit_fast.evaluation.summary import over_seeds, summarise
-from metaedit_fast.evaluation.uncertainty import Estimate, estimate
+from metaedit_fast.evaluation.uncertainty import Estimate, estimate, paired_difference
 
 KEYS = [
     "experiment", "dataset", "requirement", "unit", "seeds", "models", "rows", "curves", "hypervolume", "command",
@@ -57,6 +57,9 @@ def test_a_summary_has_the_keys_in_order_and_the_figures_of_the_measurements(rec
     assert list(raw["hypervolume"]["editor"]) == ["mean", "se"]
     volumes = hypervolumes(curves["editor"], held_out.quantity, before=held_out.before)
     assert raw["hypervolume"]["editor"] == vars(estimate(volumes, held_out.runs))
+    other = hypervolumes(curves["magnitude"], held_out.quantity, before=held_out.before)
+    difference = vars(paired_difference(volumes, other, held_out.runs))
+    assert raw["comparisons"] == {"editor": {"against": "magnitude", **difference}}
     assert 0 < raw["readings"]["magnitude"][0]["jsd_mean"] < np.log(2)
 
 
@@ -65,6 +68,13 @@ def test_what_is_written_is_read(record, tmp_path):
     again = read_record(tmp_path / "r.json")
     assert again.to_json() == record.to_json()
     assert again.details["versions"]["numpy"] == np.__version__
+
+
+def test_comparisons_are_read_again():
+    compared = small_record(comparisons={"editor": Comparison("snip", 0.1, math.nan)})
+    again = Record.from_json(compared.to_json()).comparisons["editor"]
+    assert (again.against, again.mean) == ("snip", 0.1)
+    assert math.isnan(again.se)
 
 
 def test_unknown_numbers_are_null_and_optional_ones_left_out():
@@ -87,6 +97,18 @@ def test_seeds_are_averaged_model_by_model(held_out, curves):
     assert found.hypervolume == {}
     with pytest.raises(ValueError, match="expected the same budgets and models for every seed"):
         over_seeds(curves["editor"][:2])
+
+
+def test_pairs_are_compared_as_asked(held_out, curves):
+    pytest.importorskip("moocore")
+    pairs = {"magnitude": "editor"}
+    found = summarise("s", "d", held_out, curves, command="c", against=pairs)
+    assert {name: one.against for name, one in found.comparisons.items()} == pairs
+    ours_alone = {"editor": curves["editor"]}
+    assert summarise("s", "d", held_out, ours_alone, command="c").comparisons == {}
+    default = summarise("s", "d", held_out, curves, command="c").comparisons["editor"]
+    assert default.mean == pytest.approx(-found.comparisons["magnitude"].mean)
+    assert default.se == pytest.approx(found.comparisons["magnitude"].se)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +135,14 @@ def test_seeds_are_averaged_model_by_model(held_out, curves):
             ".* jsd_mean: expected a number that fits 64 bits",
         ),
         (lambda raw: raw["hypervolume"].update(gone={"mean": 1, "se": 0}), r"hypervolume: expected methods of curves"),
+        (
+            lambda raw: raw.update(comparisons={"editor": {"against": "gone", "mean": 0, "se": 0}}),
+            r"comparisons: expected methods of curves, got \['gone'\]",
+        ),
+        (
+            lambda raw: raw.update(comparisons={"editor": {"against": 3, "mean": 0, "se": 0}}),
+            "comparisons 'editor' against: expected a text, got 3",
+        ),
         (lambda raw: raw["hypervolume"].update(snip={"mean": 1}), r"hypervolume 'snip': missing keys \['se'\]"),
         (lambda raw: raw.update(families={"f": ["gone"]}), "families 'f': expected methods of curves"),
     ],

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from metaedit_fast.evaluation.figures import draw_front, draw_times, source_hash, times_of
-from metaedit_fast.evaluation.record import Point, Reading, Record
-from metaedit_fast.evaluation.tables import budget_table, points_table, reading_table
+from metaedit_fast.evaluation.record import Comparison, Point, Reading, Record
+from metaedit_fast.evaluation.tables import budget_table, comparison_table, points_table, reading_table
 from metaedit_fast.evaluation.uncertainty import Estimate
 
 NAN = float("nan")
@@ -37,6 +37,7 @@ RECORD = Record(
     hypervolume={"editor": Estimate(0.91234, 0.002)},
     command="c",
     readings={"editor": (Reading(0.05, 1e-3, 1e-4, 0.8, 0.02), Reading(0.03, 2e-3, 1e-4, 0.7, 0.03)), "adam10": ()},
+    comparisons={"editor": Comparison("adam100", -0.01234, 0.002)},
     families={"editor": ("editor",), "Adam": ("adam10", "adam30", "adam100")},
 )
 
@@ -47,6 +48,14 @@ def test_budgets():
         "|---|---:|---:|---:|---:|",
         "| editor | 1.23 ± 0.10, 84.0 % | 20.00, 80.0 % | 0.912 ± 0.002 | 2.0 |",
         "| adam10 | 10.00 ± 1.00 | – | – | 5.0 |",
+    ]
+
+
+def test_comparisons():
+    assert comparison_table(RECORD).markdown().splitlines() == [
+        "| hypervolume in pairs | less that of | mean difference |",
+        "|---|---:|---:|",
+        "| editor | adam100 | -0.0123 ± 0.0020 |",
     ]
 
 
