@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from metaedit_fast import errors
     from metaedit_fast.data import Table
     from metaedit_fast.datasets import load_dataset
+    from metaedit_fast.editing.compact import CompactResult, compact
     from metaedit_fast.editing.edit import edit, edit_, edit_stream
     from metaedit_fast.editing.editor import Editor, load_editor
     from metaedit_fast.editing.result import EditResult
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "CompactResult": "metaedit_fast.editing.compact",
     "EditResult": "metaedit_fast.editing.result",
     "Editor": "metaedit_fast.editing.editor",
     "MLP": "metaedit_fast.models.mlp",
@@ -34,6 +36,7 @@ _HOMES = {
     "Population": "metaedit_fast.population.store",
     "Table": "metaedit_fast.data",
     "UnsupportedModelError": "metaedit_fast.errors",
+    "compact": "metaedit_fast.editing.compact",
     "edit": "metaedit_fast.editing.edit",
     "edit_": "metaedit_fast.editing.edit",
     "edit_stream": "metaedit_fast.editing.edit",
@@ -47,6 +50,7 @@ _HOMES = {
 
 __all__ = [
     "MLP",
+    "CompactResult",
     "EditResult",
     "Editor",
     "MLPSpec",
@@ -54,6 +58,7 @@ __all__ = [
     "Table",
     "UnsupportedModelError",
     "__version__",
+    "compact",
     "edit",
     "edit_",
     "edit_stream",

@@ -11,9 +11,9 @@ import pytest
 import metaedit_fast as mf
 
 NAMES = {
-    "MLP", "EditResult", "Editor", "MLPSpec", "Population", "Table", "UnsupportedModelError", "__version__", "edit",
-    "edit_", "edit_stream", "errors", "fit_editor", "load_dataset", "load_editor", "read_model", "show_versions",
-    "write_model",
+    "MLP", "CompactResult", "EditResult", "Editor", "MLPSpec", "Population", "Table", "UnsupportedModelError",
+    "__version__", "compact", "edit", "edit_", "edit_stream", "errors", "fit_editor", "load_dataset", "load_editor",
+    "read_model", "show_versions", "write_model",
 }  # fmt: skip
 
 

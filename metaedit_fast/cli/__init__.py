@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from metaedit_fast.cli.bench import bench
+from metaedit_fast.cli.compact import compact
 from metaedit_fast.cli.edit import edit
 from metaedit_fast.cli.evaluate import evaluate
 from metaedit_fast.cli.info import info
@@ -44,7 +45,7 @@ def options(
     """Edit populations of trained MLPs so that they meet a requirement."""
 
 
-for command in (edit, train, population, evaluate, info, bench):
+for command in (edit, compact, train, population, evaluate, info, bench):
     app.command()(command)
 
 

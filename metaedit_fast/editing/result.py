@@ -6,11 +6,12 @@ import dataclasses
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from metaedit_fast.population.record import PopulationRecord
+from metaedit_fast.records import Records, aligned
 from metaedit_fast.versions import versions
 
 if TYPE_CHECKING:
@@ -72,12 +73,14 @@ class EditRecord:
         }
 
 
-class EditResult(Sequence[EditRecord]):
+class EditResult(Records[EditRecord]):
     """The records of one edit, in the order of the given models.
 
     ``settings`` tells what was asked for: target or strength as ``budget``, ``refine``, ``seed``, and on
     which rows the probe and the metrics stand. ``editor`` describes the editor.
     """
+
+    format = "metaedit_fast.result"
 
     def __init__(
         self,
@@ -87,35 +90,10 @@ class EditResult(Sequence[EditRecord]):
         editor: dict[str, Any],
         source: Population | None = None,
     ) -> None:
-        self._records = tuple(records)
+        super().__init__(records)
         self._source = source
         self.settings = settings
         self.editor = editor
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __iter__(self) -> Iterator[EditRecord]:
-        return iter(self._records)
-
-    @overload
-    def __getitem__(self, index: int) -> EditRecord: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[EditRecord]: ...
-    def __getitem__(self, index: int | slice) -> EditRecord | Sequence[EditRecord]:
-        return self._records[index]
-
-    @property
-    def models(self) -> list[Any]:
-        """One model per record, in order; the untouched original where it was refused."""
-        return [record.model for record in self._records]
-
-    @property
-    def model(self) -> Any:
-        """The model of a result that has one. Raises ``ValueError`` otherwise."""
-        if len(self) != 1:
-            raise ValueError(f"model: this result has {len(self)} models; use .models or index the result")
-        return self._records[0].model
 
     @functools.cached_property
     def versions(self) -> dict[str, str]:
@@ -161,7 +139,7 @@ class EditResult(Sequence[EditRecord]):
         """A table as text: a line per model up to ``max_rows``, means over all, the rows measured on, refusals."""
         head = ["model", "status", "weights", "sparsity", "JSD x 1000", "accuracy", "ms"]
         rows = [_line(record) for record in self._records[:max_rows]]
-        lines = _aligned([head, *rows])
+        lines = aligned([head, *rows])
         if len(self) > max_rows:
             lines.append(f"... and {len(self) - max_rows} more")
         counts = ", ".join(f"{count} {status}" for status, count in self.status_counts.items())
@@ -235,11 +213,6 @@ def _line(record: EditRecord) -> list[str]:
         pair("accuracy"),
         f"{record.ms:.1f}",
     ]
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _number(value: float) -> float | None:

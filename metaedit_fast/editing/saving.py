@@ -9,25 +9,52 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from metaedit_fast.atomic import write_atomically
-from metaedit_fast.editing.result import EditRecord, EditResult
-from metaedit_fast.population.store import MANIFEST
+from metaedit_fast.population.store import MANIFEST, Population
 
 RESULT = "result.json"
 POPULATION = "population"
-FORMAT = "metaedit_fast.result"
+FORMATS = ("metaedit_fast.result", "metaedit_fast.compaction")
 FORMAT_VERSION = 1
 
 
-def save_result(result: EditResult, folder: Path, *, overwrite: bool) -> Path:
+class Record(Protocol):
+    """One model of a result, as ``EditRecord``."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> Any: ...
+    @property
+    def kind(self) -> str | None: ...
+    @property
+    def status(self) -> str: ...
+
+
+class Result(Protocol):
+    """What can be saved: ``EditResult``, ``CompactResult``. ``format`` is one of ``FORMATS``."""
+
+    format: str
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Record]: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    @property
+    def is_population(self) -> bool: ...
+    @property
+    def population(self) -> Population: ...
+
+
+def save_result(result: Result, folder: Path, *, overwrite: bool) -> Path:
     """Write every model that was not refused as ``NAME.onnx`` and the records as ``result.json``.
 
     ``NAME`` is the given file's, made unique where two are alike. torch modules, scikit-learn estimators
     and ``MLP`` are written as ONNX too, because their own formats are pickles. A population is written as
-    one, into ``population/``. ``result.json`` holds ``EditResult.to_dict()`` and each record's ``file``.
+    one, into ``population/``. ``result.json`` holds ``result.to_dict()`` and each record's ``file``.
 
     An existing folder is taken where it is empty, and replaced with ``overwrite`` where it holds a former
     result and nothing else. Returns the folder. Raises ``FileExistsError`` otherwise, and for a folder inside
@@ -55,7 +82,7 @@ def save_result(result: EditResult, folder: Path, *, overwrite: bool) -> Path:
     return folder
 
 
-def _write_content(result: EditResult, content: Path) -> None:
+def _write_content(result: Result, content: Path) -> None:
     files: list[str | None]
     if result.is_population:
         result.population.save(content / POPULATION)
@@ -66,12 +93,12 @@ def _write_content(result: EditResult, content: Path) -> None:
             if file is not None:
                 write_atomically(content / file, _onnx_bytes(record))
     written = sorted(p.relative_to(content).as_posix() for p in content.rglob("*") if p.is_file())
-    text = {"format": FORMAT, "format_version": FORMAT_VERSION, **result.to_dict(), "files": [*written, RESULT]}
+    text = {"format": result.format, "format_version": FORMAT_VERSION, **result.to_dict(), "files": [*written, RESULT]}
     text["records"] = [{**record, "file": file} for record, file in zip(text["records"], files, strict=True)]
     write_atomically(content / RESULT, (json.dumps(text, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _file_names(result: EditResult) -> list[str | None]:
+def _file_names(result: Result) -> list[str | None]:
     taken: set[str] = set()
     names: list[str | None] = []
     for record in result:
@@ -87,7 +114,7 @@ def _file_names(result: EditResult) -> list[str | None]:
     return names
 
 
-def _onnx_bytes(record: EditRecord) -> bytes:
+def _onnx_bytes(record: Record) -> bytes:
     from metaedit_fast.models.convert import open_model
     from metaedit_fast.models.onnx import mlp_to_onnx
 
@@ -118,7 +145,7 @@ def require_replaceable(folder: Path, *, overwrite: bool) -> None:
         )
 
 
-def _require_no_source(result: EditResult, place: Path) -> None:
+def _require_no_source(result: Result, place: Path) -> None:
     """A refused file is not written again, so replacing the folder it is in would lose it."""
     for record in result:
         refused_file = record.status == "refused" and isinstance(record.model, str | os.PathLike)
@@ -129,6 +156,6 @@ def _require_no_source(result: EditResult, place: Path) -> None:
 def _listed_files(place: Path) -> set[str]:
     try:
         former: Any = json.loads((place / RESULT).read_text())
-        return set(former["files"]) if former["format"] == FORMAT else set()
+        return set(former["files"]) if former["format"] in FORMATS else set()
     except (OSError, ValueError, KeyError, TypeError):
         return set()

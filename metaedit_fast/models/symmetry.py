@@ -26,18 +26,17 @@ def exchangeable(spec: MLPSpec) -> list[tuple[tuple[int, ...], Indices]]:
     The groups are disjoint; a hidden neuron in none of them is tied to an input. Together their
     permutations are all that preserve skips, inputs and outputs.
     """
-    n_hidden = len(spec.layers) - 1
     groups: dict[tuple[int, ...], list[int]] = {}
     for k in range(max(spec.widths[1:-1], default=0)):
-        for strand in _strands_at(spec, k, n_hidden):
+        for strand in strands_at(spec, k):
             if 0 not in strand:
                 groups.setdefault(strand, []).append(k)
     return [(layers, np.array(found)) for layers, found in groups.items()]
 
 
-def _strands_at(spec: MLPSpec, k: int, n_hidden: int) -> list[tuple[int, ...]]:
+def strands_at(spec: MLPSpec, k: int) -> list[tuple[int, ...]]:
     """The neuron layers of each strand through index ``k``, outputs left out."""
-    strands = [{t} for t in range(n_hidden + 1) if spec.widths[t] > k]
+    strands = [{t} for t, width in enumerate(spec.widths[:-1]) if width > k]
     for ends in spec.skips:
         if min(spec.widths[ends[0]], spec.widths[ends[1]]) > k:
             touched = [strand for strand in strands if not strand.isdisjoint(ends)]

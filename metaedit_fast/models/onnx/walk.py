@@ -35,10 +35,14 @@ TAIL_OPS = {
 
 @dataclasses.dataclass
 class Reading:
-    """What a model computes: ``output`` as an expression of its input, and what a user should know about it."""
+    """What a model computes: ``output`` as an expression of its input, and what a user should know about it.
+
+    ``values`` tells what each tensor holds, by name.
+    """
 
     output: Expr
     notes: list[str]
+    values: dict[str, Value]
 
 
 def read_graph(graph: Graph) -> Reading:
@@ -134,7 +138,7 @@ def _choose_output(graph: Graph, values: dict[str, Value], notes: list[str]) -> 
         other = value.expr if isinstance(value, Data) else value.source
         if _logits(other) is not end:
             refuse(f"output {name!r}", "the same result as the first output is made of", "another part of the network")
-    return Reading(expr, notes)
+    return Reading(expr, notes, values)
 
 
 def _logits(expr: Expr) -> Expr | None:
