@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from metaedit_fast.editing.editor import Editor, load_editor
     from metaedit_fast.editing.result import EditResult
     from metaedit_fast.errors import UnsupportedModelError
+    from metaedit_fast.export.library import ort_library_path
     from metaedit_fast.models.convert import read_model, write_model
     from metaedit_fast.models.mlp import MLP
     from metaedit_fast.models.spec import MLPSpec
@@ -43,6 +44,7 @@ _HOMES = {
     "fit_editor": "metaedit_fast.training.fit",
     "load_dataset": "metaedit_fast.datasets",
     "load_editor": "metaedit_fast.editing.editor",
+    "ort_library_path": "metaedit_fast.export.library",
     "read_model": "metaedit_fast.models.convert",
     "show_versions": "metaedit_fast.versions",
     "write_model": "metaedit_fast.models.convert",
@@ -66,6 +68,7 @@ __all__ = [
     "fit_editor",
     "load_dataset",
     "load_editor",
+    "ort_library_path",
     "read_model",
     "show_versions",
     "write_model",

@@ -13,7 +13,7 @@ import metaedit_fast as mf
 NAMES = {
     "MLP", "CompactResult", "EditResult", "Editor", "MLPSpec", "Population", "Table", "UnsupportedModelError",
     "__version__", "compact", "edit", "edit_", "edit_stream", "errors", "fit_editor", "load_dataset", "load_editor",
-    "read_model", "show_versions", "write_model",
+    "ort_library_path", "read_model", "show_versions", "write_model",
 }  # fmt: skip
 
 

@@ -5,6 +5,8 @@
 // of the call, nor on the number of threads. What lies between θ and θ' exists for one model a thread.
 #pragma once
 
+#include <string>
+
 #include "core/metanetwork.hpp"
 #include "core/mlp.hpp"
 
@@ -62,9 +64,11 @@ struct EditTask {
     const float* condition;  // [kConditionSize]
     float gain;              // of the residual
     std::int64_t kept;       // 0 to n_weights, or kKeepAll
-    const PanelRows* probe;  // at least one row; null for editors that read none
-    float* edited;           // θ', [n_parameters], apart from theta
-    float* score;            // [n_weights], or null: not wanted
+    // Editors that read a probe take either its rows, at least one, or what was measured on them; others none.
+    const PanelRows* probe;             // or null
+    const ProbeStatistics* statistics;  // or null; where both are given, the rows count
+    float* edited;                      // θ', [n_parameters], apart from theta
+    float* score;                       // [n_weights], or null: not wanted
     EditStatus* status;
     double* seconds;  // that a thread worked on it
 };
@@ -76,6 +80,13 @@ constexpr std::int64_t edge_feature_count(bool probe) {
 constexpr std::int64_t node_feature_count(bool probe) {
     return probe ? 13 : 10;
 }
+
+// Classes of an editor for models of n_inputs inputs.
+std::int64_t class_count(std::int64_t n_inputs, std::int64_t n_node_types);
+
+// Throws std::invalid_argument, naming `name`, unless the shape has these inputs, and an output a class or, for two
+// classes, one.
+void expect_fitting(const EditShape& shape, std::int64_t n_inputs, std::int64_t n_classes, const std::string& name);
 
 // All models on up to n_threads threads of this call's own (one of them the caller's), shared out as by
 // metanetwork_forward; of a model that threads share they share the network. Each must have as many inputs as the

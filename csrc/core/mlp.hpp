@@ -54,6 +54,24 @@ struct MlpShape {
     std::int64_t n_classes() const { return n_outputs() == 1 ? 2 : n_outputs(); }
 };
 
+// One layer as a caller has it: MlpLayer without what follows from the layers before.
+struct MlpLayerSizes {
+    std::int64_t width, activation;
+    float alpha;
+    bool has_norm;
+    float epsilon;
+};
+
+// A skip's source and target neuron layer; layer 0 is the inputs.
+struct MlpSkip {
+    std::int64_t source, target;
+};
+
+// The shape of these layers, with the offsets of MLPSpec.parameter_slices. Throws std::invalid_argument, naming the
+// field, for widths outside 1 to 2^24, an unknown activation, 2^31 parameters or more, or a skip between no layers.
+MlpShape mlp_shape(std::int64_t n_inputs, std::span<const MlpLayerSizes> layers, std::span<const MlpSkip> skips,
+                   bool is_regressor);
+
 // Rows of a panel: four vectors of the widest instruction set, and a multiple of every other's.
 inline constexpr std::int64_t kPanelRows = 64;
 

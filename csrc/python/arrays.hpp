@@ -9,21 +9,17 @@
 #include <string>
 #include <vector>
 
+#include "core/extents.hpp"
 #include "core/weight_graph.hpp"
 
 namespace py = pybind11;
 
 namespace metaedit::python {
 
-inline constexpr py::ssize_t kAny = -1;
 using Shape = std::vector<py::ssize_t>;
 
 inline std::string text(const Shape& shape) {
-    std::string result = "[";
-    for (std::size_t i = 0; i < shape.size(); ++i) {
-        result += (i == 0 ? "" : ", ") + (shape[i] == kAny ? "any" : std::to_string(shape[i]));
-    }
-    return result + "]";
+    return text_of(Extents(shape.begin(), shape.end()));
 }
 
 // The array behind an argument. Raises TypeError for another type or dtype, ValueError for another shape or
@@ -42,9 +38,8 @@ py::array expect_array(const py::handle& object, const std::string& name, const 
         throw py::type_error(expected() + "dtype " + py::str(array.dtype()).cast<std::string>());
     }
     const Shape got(array.shape(), array.shape() + array.ndim());
-    bool fits = got.size() == shape.size();
-    for (std::size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] == kAny || shape[i] == got[i];
-    if (!fits) throw py::value_error(expected() + "shape " + text(got));
+    if (!fits(Extents(shape.begin(), shape.end()), Extents(got.begin(), got.end())))
+        throw py::value_error(expected() + "shape " + text(got));
     constexpr int wanted = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
     if ((array.flags() & wanted) != wanted) {
         throw py::value_error(expected() + "one that is not C-contiguous and aligned (numpy.ascontiguousarray copies)");

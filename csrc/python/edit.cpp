@@ -32,19 +32,6 @@ py::array_t<T> filled(py::ssize_t size, T value) {
     return array;
 }
 
-std::int64_t class_count(std::int64_t n_inputs, std::int64_t n_node_types) {
-    return n_node_types - n_inputs - 1 - static_cast<std::int64_t>(Activation::count);
-}
-
-// Raises ValueError unless the shape has these inputs, and an output a class or, for two classes, one.
-void expect_fitting(const EditShape& shape, std::int64_t n_inputs, std::int64_t n_classes, const std::string& name) {
-    const std::int64_t n_outputs = shape.mlp.n_outputs();
-    if (shape.mlp.n_inputs() == n_inputs && (n_outputs == n_classes || (n_outputs == 1 && n_classes == 2))) return;
-    throw py::value_error(name + ": expected " + std::to_string(n_inputs) + " inputs and " + std::to_string(n_classes) +
-                          " classes, got " + std::to_string(shape.mlp.n_inputs()) + " inputs and " +
-                          std::to_string(n_outputs) + " outputs");
-}
-
 // What one call edits: its arrays, kept alive, and the tasks that point into them.
 class Batch {
   public:
@@ -128,6 +115,7 @@ class Batch {
                           .gain = floats(gain_)[m],
                           .kept = kept,
                           .probe = nullptr,
+                          .statistics = nullptr,
                           .edited = edited_.mutable_data() + next,
                           .score = nullptr,
                           .status = &status_[static_cast<std::size_t>(m)],

@@ -14,17 +14,17 @@ namespace {
 // Parameters one after the other in one array, in the order in which they are asked for.
 class JoinedParameters : public ParameterReader<JoinedParameters> {
   public:
-    using Named = std::vector<std::pair<std::string, Shape>>;
+    using Named = std::vector<std::pair<std::string, Extents>>;
 
     // Null: only names and shapes are wanted.
     explicit JoinedParameters(const float* values) : values_(values) {}
 
-    const float* take_named(const std::string& name, const Shape& shape) {
+    const float* take_named(const std::string& name, const Extents& shape) {
         static constexpr float kNothing = 0.0F;
         named_.emplace_back(name, shape);
         const py::ssize_t first = size_;
         py::ssize_t size = 1;
-        for (const py::ssize_t n : shape) size *= n;
+        for (const std::int64_t n : shape) size *= n;
         size_ += size;
         return values_ == nullptr ? &kNothing : values_ + first;
     }

@@ -1,4 +1,4 @@
-// What a call on the metanetwork is given by Python: sizes, parameters, a batch of models.
+// What a call on the metanetwork is given by Python: a batch of models.
 #pragma once
 
 #include <numeric>
@@ -8,68 +8,6 @@
 #include "python/parameters.hpp"
 
 namespace metaedit::python {
-
-// The sizes of a network, as MetanetConfig has them.
-struct MetanetSizes {
-    std::string form;
-    py::ssize_t d_e, d_v, n_layers, head_hidden, n_edge_features, n_node_features, n_node_types;
-    bool edits_parameters;
-};
-
-template <class Reader>
-EdgeHead edge_head(Reader& p, const std::string& name, const MetanetSizes& sizes, py::ssize_t n_out) {
-    return {.edge = p.linear(name + ".edge", sizes.head_hidden, sizes.d_e),
-            .source = p.linear(name + ".source", sizes.head_hidden, sizes.d_v, false),
-            .target = p.linear(name + ".target", sizes.head_hidden, sizes.d_v, false),
-            .out = p.linear(name + ".out", n_out, sizes.head_hidden)};
-}
-
-template <class Reader>
-MetanetWeights network_weights(Reader& p, const MetanetSizes& sizes, float score_gain) {
-    if (sizes.form != "shipped" && sizes.form != "official") {
-        throw py::value_error("form: expected 'shipped' or 'official', got '" + sizes.form + "'");
-    }
-    for (const py::ssize_t size : {sizes.d_e, sizes.d_v, sizes.n_layers, sizes.head_hidden, sizes.n_edge_features,
-                                   sizes.n_node_features, sizes.n_node_types}) {
-        if (size < 1) throw py::value_error("sizes: expected at least 1 each, got " + std::to_string(size));
-    }
-    const py::ssize_t d_e = sizes.d_e, d_v = sizes.d_v;
-    MetanetWeights w{.d_e = d_e,
-                     .d_v = d_v,
-                     .n_edge_features = sizes.n_edge_features,
-                     .n_node_features = sizes.n_node_features,
-                     .n_node_types = sizes.n_node_types,
-                     .condition_in = p.linear("condition_in", kEmbed, kConditionSize),
-                     .condition_node = p.linear("condition_node", d_v, kEmbed),
-                     .condition_edge = p.linear("condition_edge", kEmbed, kEmbed),
-                     .edge_in = p.linear("edge_in", kEmbed, sizes.n_edge_features),
-                     .edge_out = p.linear("edge_out", d_e, kEmbed),
-                     .node_in = p.linear("node_in", d_v, sizes.n_node_features),
-                     .skip_edge = p.take("skip_edge", {d_e}),
-                     .node_type = p.take("node_type.weight", {sizes.n_node_types, d_v}),
-                     .shipped = {},
-                     .official = {},
-                     .final_norm = p.norm("final_norm", d_v),
-                     .score_head = edge_head(p, "score_head", sizes, 1),
-                     .score_gain = score_gain,
-                     .saliency_gain = p.take("saliency_gain", {}),
-                     .edits = {}};
-    if (sizes.edits_parameters) {
-        w.edits = {.head = edge_head(p, "edit_head", sizes, 2), .node_head = p.linear("node_head", kNodeOutputs, d_v)};
-    }
-    for (py::ssize_t i = 0; i < sizes.n_layers; ++i) {
-        p.set_prefix("layers." + std::to_string(i) + ".");
-        if (sizes.form == "shipped") {
-            w.shipped.push_back(shipped_layer(p, d_e, d_v));
-        } else {
-            w.official.push_back(official_layer(p, d_e, d_v));
-        }
-    }
-    p.expect_no_more();
-    return w;
-}
-
-// ---- The batch ----
 
 // Blocks of each model, counted from its own first node and edge.
 struct LocalBlocks {

@@ -16,64 +16,18 @@
 namespace metaedit::python {
 namespace {
 
-// Far beyond any network that fits a machine, and far from overflow when multiplied.
-constexpr std::int64_t kMaxWidth = std::int64_t{1} << 24;
-
 using LayerTuple = std::tuple<std::int64_t, std::int64_t, float, bool, float>;
 using SkipTuple = std::pair<std::int64_t, std::int64_t>;
 
 MlpShape make_shape(std::int64_t n_inputs, const std::vector<LayerTuple>& layers, const std::vector<SkipTuple>& skips,
                     bool is_regressor) {
-    const auto expect_width = [](std::int64_t width) {
-        if (width < 1 || width > kMaxWidth) {
-            throw py::value_error("width: expected 1 to 2^24, got " + std::to_string(width));
-        }
-    };
-    expect_width(n_inputs);
-    if (layers.empty()) throw py::value_error("layers: expected at least one");
-    MlpShape shape{.layers = {}, .n_weights = 0, .n_parameters = 0, .is_regressor = is_regressor};
-    std::int64_t n_in = n_inputs;
+    std::vector<MlpLayerSizes> sizes;
     for (const auto& [width, activation, alpha, has_norm, epsilon] : layers) {
-        expect_width(width);
-        if (activation < 0 || activation >= static_cast<std::int64_t>(Activation::count)) {
-            throw py::value_error("activation: expected an index into ACTIVATIONS, got " + std::to_string(activation));
-        }
-        shape.layers.push_back({.n_in = n_in,
-                                .n_out = width,
-                                .activation = static_cast<Activation>(activation),
-                                .alpha = alpha,
-                                .has_norm = has_norm,
-                                .epsilon = epsilon,
-                                .skips = {},
-                                .weight = shape.n_weights,
-                                .bias = 0,
-                                .norm_scale = 0,
-                                .norm_shift = 0});
-        shape.n_weights += n_in * width;
-        n_in = width;
+        sizes.push_back({width, activation, alpha, has_norm, epsilon});
     }
-    std::int64_t next = shape.n_weights;
-    for (MlpLayer& layer : shape.layers) {
-        layer.bias = next;
-        next += layer.n_out;
-    }
-    for (MlpLayer& layer : shape.layers) {
-        if (!layer.has_norm) continue;
-        layer.norm_scale = next;
-        layer.norm_shift = next + layer.n_out;
-        next += 2 * layer.n_out;
-    }
-    if (next > std::numeric_limits<std::int32_t>::max())
-        throw py::value_error("layers: expected under 2^31 parameters");
-    shape.n_parameters = next;
-    for (const auto& [source, target] : skips) {
-        if (source < 0 || source >= target || target > static_cast<std::int64_t>(shape.layers.size())) {
-            throw py::value_error("skips: expected source < target, target a layer, got (" + std::to_string(source) +
-                                  ", " + std::to_string(target) + ")");
-        }
-        shape.layers[static_cast<std::size_t>(target - 1)].skips.push_back(source);
-    }
-    return shape;
+    std::vector<MlpSkip> joins;
+    for (const auto& [source, target] : skips) joins.push_back({source, target});
+    return mlp_shape(n_inputs, sizes, joins, is_regressor);
 }
 
 PanelRows make_rows(const py::object& x) {

@@ -10,6 +10,7 @@
 #include "python/gradient.hpp"
 #include "python/metanetwork.hpp"
 #include "python/mlp.hpp"
+#include "python/ort.hpp"
 #include "python/parameters.hpp"
 #include "python/peaks.hpp"
 #include "python/training.hpp"
@@ -169,6 +170,7 @@ PYBIND11_MODULE(_core, m) {
     bind_training(m);
     bind_gradient(m);
     bind_edit(m);
+    bind_ort(m);
     bind_peaks(m);
     m.def(
         "isa", &active_isa_name,

@@ -105,6 +105,7 @@ std::vector<Result> edit(const Editing& with, const std::vector<Edited>& of, con
                          .gain = of[i].gain,
                          .kept = kept[i],
                          .probe = with.reads ? &with.probe : nullptr,
+                         .statistics = nullptr,
                          .edited = out.theta.data(),
                          .score = i % 4 == 3 ? nullptr : out.score.data(),
                          .status = &out.status,

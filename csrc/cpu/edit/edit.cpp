@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <stdexcept>
 #include <utility>
 
 #include "core/packed_editor.hpp"
@@ -84,9 +85,13 @@ class Worker : public Kept {
     EditStatus edit(const EditTask& task, Team* team = nullptr) {
         const EditShape& shape = *task.shape;
         const std::int64_t n_weights = shape.mlp.n_weights;
-        ProbeStatistics statistics{};
-        if (task.probe != nullptr) statistics = run_probe(task);
-        if (!features_.compute(shape, task.theta, task.probe != nullptr ? &statistics : nullptr)) {
+        ProbeStatistics measured{};
+        const ProbeStatistics* statistics = task.statistics;
+        if (task.probe != nullptr) {
+            measured = run_probe(task);
+            statistics = &measured;
+        }
+        if (!features_.compute(shape, task.theta, statistics)) {
             return unchanged(task, EditStatus::too_large);
         }
         float* score = task.score != nullptr ? task.score : score_.of_size(n_weights);
@@ -207,6 +212,18 @@ class Worker : public Kept {
 };
 
 }  // namespace
+
+std::int64_t class_count(std::int64_t n_inputs, std::int64_t n_node_types) {
+    return n_node_types - n_inputs - 1 - static_cast<std::int64_t>(Activation::count);
+}
+
+void expect_fitting(const EditShape& shape, std::int64_t n_inputs, std::int64_t n_classes, const std::string& name) {
+    const std::int64_t n_outputs = shape.mlp.n_outputs();
+    if (shape.mlp.n_inputs() == n_inputs && (n_outputs == n_classes || (n_outputs == 1 && n_classes == 2))) return;
+    throw std::invalid_argument(name + ": expected " + std::to_string(n_inputs) + " inputs and " +
+                                std::to_string(n_classes) + " classes, got " + std::to_string(shape.mlp.n_inputs()) +
+                                " inputs and " + std::to_string(n_outputs) + " outputs");
+}
 
 void edit_models(const PackedEditor& editor, std::int64_t n_inputs, std::span<const EditTask> tasks,
                  const Arithmetic& arithmetic, int n_threads) {

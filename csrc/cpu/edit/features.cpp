@@ -43,9 +43,7 @@ bool all_finite(const float* x, std::int64_t n) {
 }  // namespace
 
 Features::Features(Isa isa, std::int64_t n_inputs, std::int64_t n_node_types)
-    : kernels_(kernels_of(isa)),
-      n_inputs_(n_inputs),
-      n_classes_(n_node_types - n_inputs - 1 - static_cast<std::int64_t>(Activation::count)) {}
+    : kernels_(kernels_of(isa)), n_inputs_(n_inputs), n_classes_(class_count(n_inputs, n_node_types)) {}
 
 bool Features::compute(const EditShape& shape, const float* theta, const ProbeStatistics* statistics) {
     const MlpShape& mlp = shape.mlp;
