@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from digits_table import digits
 from rich.console import Console
 
 import metaedit_fast as mf
@@ -62,6 +63,8 @@ def bundled_place(name: str) -> Path:
 
 
 def dataset_of(name: str, folder: Path | None) -> Dataset:
+    if name == "digits":
+        return digits()
     return mf.load_dataset(name, folder=folder)
 
 

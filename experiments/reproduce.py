@@ -15,10 +15,13 @@ from typing import Annotated, Any
 
 import amortisation
 import composition
+import digits
 import editors
 import fronts
+import other_groups
 import report
 import scalarisations
+import shift
 import typer
 import unseen
 from common import DATASETS, EDITORS, EPOCHS, RESULTS, RUNS, WORK, DataFolder, console
@@ -85,6 +88,11 @@ def main(
         models=size.models,
         **where,
     )
+    for shifted in (shift.pruning, shift.data_minimisation):
+        shifted("adult", models=size.models, **where)
+    for dataset in other_groups.SPLITS:
+        other_groups.main(dataset, models=size.models, **where)
+    digits.main(runs=size.editor_runs or digits.RUNS, steps=size.steps or digits.STEPS, models=size.models, **where)
     amortisation.main(timed_runs=size.timed_runs, out=size.costs, work=size.work, data_folder=data_folder)
     if not small:
         report.write()

@@ -21,7 +21,13 @@ def test_the_page_is_up_to_date_and_has_every_editor(monkeypatch: pytest.MonkeyP
         assert cards.card(name) in page, f"{name}: python experiments/cards.py writes the page"
 
 
-@pytest.mark.parametrize("name", ["editors", "fronts", "composition", "scalarisations", "unseen", "reproduce"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("editors", "fronts", "composition", "scalarisations", "unseen", "shift", "other_groups", "digits"),
+        *("amortisation", "reproduce"),
+    ],
+)
 def test_the_experiments_can_be_loaded(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     pytest.importorskip("torch")
     monkeypatch.syspath_prepend(str(EXPERIMENTS))

@@ -48,7 +48,7 @@ class Dataset:
     val: Rows
     test: Rows
     feature_names: tuple[str, ...]
-    class_names: tuple[str, str]
+    class_names: tuple[str, ...]
     groups: dict[str, tuple[str, ...]]
     mean: NDArray[np.float64] | None
     deviation: NDArray[np.float64] | None

@@ -71,7 +71,7 @@ def build_population(
         "ranges": {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(ranges).items()},
     }
     _claim(place, data, info)
-    runs = sample_runs(n_runs, seed=seed, n_inputs=data.n_features, ranges=ranges)
+    runs = sample_runs(n_runs, seed=seed, n_inputs=data.n_features, n_outputs=len(data.class_names), ranges=ranges)
     size = ranges.runs_per_shape
     tasks = [_task(place, runs[start : start + size], wanted) for start in range(0, n_runs, size)]
     missing = [task for task in tasks if not task.path.is_file()]

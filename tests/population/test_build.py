@@ -36,6 +36,17 @@ def test_what_is_built(toy: Dataset, tmp_path: Path) -> None:
     assert [(r.run, r.epoch) for r in population] == sorted((r.run, r.epoch) for r in population)
 
 
+def test_models_have_an_output_for_every_class(toy: Dataset, tmp_path: Path) -> None:
+    three = {
+        name: dataclasses.replace(rows, y=rows.y + (rows.x[:, 3] > 1))
+        for name, rows in (("train", toy.train), ("val", toy.val), ("test", toy.test))
+    }
+    population = make(dataclasses.replace(toy, **three, class_names=("no", "yes", "very")), tmp_path, 4)
+    assert {record.mlp.spec.n_outputs for record in population} == {3}
+    assert all(record.mlp.log_proba(toy.test.x).shape == (len(toy.test), 3) for record in population)
+    assert all(record.val_loss < 1.5 for record in population)
+
+
 def test_an_interrupted_build_resumes_to_the_same_population(
     toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
