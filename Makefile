@@ -24,7 +24,7 @@ BUILD_TOOLS := "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.20" ninja
 export PYTHONSAFEPATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test wheel wheel-test emulate sanitize check bench reproduce reproduce-small inplace format clean
+.PHONY: help demo test wheel wheel-test emulate sanitize check bench reproduce reproduce-small inplace ort-library format clean
 .DEFAULT_GOAL := help
 comma := ,
 
@@ -139,6 +139,11 @@ inplace:  ## build the extension into the source tree, with the $(PYTHON) that h
 	cmake --build build/inplace --parallel
 	cmake --install build/inplace --prefix build/inplace/root --strip
 	mv build/inplace/root/metaedit_fast/_core*.so metaedit_fast/  # at once: a running process keeps the old one
+
+# _core needs a Python interpreter in the process; this one needs none.
+ort-library:  ## the operators for ONNX Runtime as a library of their own, for other languages: build/ort-library
+	cmake -S . -B build/ort-library -DMETAEDIT_ORT_LIBRARY=ON -DCMAKE_BUILD_TYPE=Release $(CCACHE)
+	cmake --build build/ort-library --parallel
 
 clean:  ## remove everything that the other targets made
 	rm -rf build dist demo-output $(TEST) $(CHECK) $(DEMO) $(REPRODUCE) $(WHEEL) .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
