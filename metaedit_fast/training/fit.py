@@ -87,12 +87,13 @@ def fit_editor(
     with training_progress(trainer, enabled=progress) as report:
         net = trainer.run(report)
     best = trainer.best
+    asked = trainer.trained_budgets or wanted.trained_range
     info = EditorInfo(
         name=name or f"{data.name if isinstance(data, Dataset) else 'custom'}-{requirement.replace('_', '-')}",
         config=config,
         envelope=Envelope.from_specs([mlp.spec for mlp in train]),
         requirement=requirement,
-        budget_range=wanted.trained_range,
+        budget_range=(min(asked), max(asked)),
         data_name=data.name if isinstance(data, Dataset) else "",
         data_hash=data.fingerprint if isinstance(data, Dataset) else "",
         population_hash=population.content_hash(),

@@ -27,6 +27,7 @@ from metaedit_fast.requirements import Requirement
 from metaedit_fast.threads import thread_count
 from metaedit_fast.training.examples import ExampleBatch, models_hash
 from metaedit_fast.training.optimizer import FlatAdamW
+from metaedit_fast.training.soft_odds import TEMPERATURE
 from metaedit_fast.training.tasks import Measured, TrainingRows, make_task
 from metaedit_fast.training.threads import one_torch_thread
 
@@ -45,9 +46,11 @@ class TrainerConfig:
     and training stops after ``patience`` evaluations without a better one. Models are drawn with a probability
     proportional to ``n_weights ** -size_exponent`` (ours): at a given sparsity small models are the harder ones, and
     large ones would take most of the time. ``single_output_share`` of the two-class models enter in their
-    single-output form. ``scalarisation`` is how equalised odds and preservation become one loss
-    (``scalarisation.SCALARISATIONS``); the other requirements are met exactly and have one loss. ``seed`` fixes
-    everything: two runs on one machine give the same bits, whatever the number of threads.
+    single-output form. ``trained_budgets`` are those to train for, each as often as the others, and to measure at; by
+    default they are drawn as the requirement says. ``scalarisation`` is how equalised odds and preservation become one
+    loss (``scalarisation.SCALARISATIONS``), ``temperature`` that of the soft decisions whose rates are compared
+    (``soft_odds``); the other requirements are met exactly and have one loss. ``seed`` fixes everything: two runs on
+    one machine give the same bits, whatever the number of threads.
     """
 
     steps: int = 1500
@@ -64,6 +67,8 @@ class TrainerConfig:
     patience: int = 6
     validation_models: int = 48
     budgets: tuple[float, ...] = ()
+    trained_budgets: tuple[float, ...] = ()
+    temperature: float = TEMPERATURE
     scalarisation: str = "linear"
     seed: int = 0
 
@@ -116,8 +121,10 @@ class Trainer:
             rows_per_step=settings.rows_per_step,
             num_threads=self.num_threads,
             scalarisation=settings.scalarisation,
+            temperature=settings.temperature,
         )
-        self.budgets = settings.budgets or requirement.validation_budgets
+        self.trained_budgets = [requirement.check_budget(budget) for budget in settings.trained_budgets]
+        self.budgets = settings.budgets or settings.trained_budgets or requirement.validation_budgets
         self.train = self.task.source(train, learns=True, folder=folder)
         self.validation = self.task.source(_spread(validation, settings.validation_models), learns=False, folder=folder)
         sizes = np.array([mlp.spec.n_weights for mlp in train], np.float64)
@@ -199,11 +206,16 @@ class Trainer:
     def train_step(self) -> float:
         """One step of the optimiser; gives the loss before it."""
         batch = self._sample_batch()
-        budgets = self.task.requirement.sample_budgets(self.rng, len(batch.examples)).tolist()
+        budgets = self._draw_budgets(len(batch.examples))
         loss = self.task.loss(self.net, batch, budgets, self.rng)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step(self.settings.learning_rate * self._schedule())
         return float(loss.detach())
+
+    def _draw_budgets(self, count: int) -> list[float]:
+        if self.trained_budgets:
+            return [float(budget) for budget in self.rng.choice(self.trained_budgets, count)]
+        return [float(budget) for budget in self.task.requirement.sample_budgets(self.rng, count)]
 
     def _sample_batch(self) -> ExampleBatch:
         count = min(self.settings.models_per_step, len(self.train.mlps))
@@ -257,6 +269,8 @@ class Trainer:
                     raise ValueError("checksum")
             state = torch.load(path, weights_only=True)
             there = json.loads(state["fingerprint"])
+            # A setting that came after the state was written has the default that training had before.
+            there["settings"] = {**_as_json(dataclasses.asdict(TrainerConfig())), **there["settings"]}
             differ = [name for name, value in _as_json(self._fingerprint).items() if there.get(name) != value]
             if not differ:
                 self._restore(state)

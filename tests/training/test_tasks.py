@@ -17,6 +17,7 @@ from metaedit_fast.models.inputs import without_inputs
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.spec import MLPSpec
 from metaedit_fast.requirements import DataMinimisation, EqualizedOdds
+from metaedit_fast.training.soft_odds import TEMPERATURE
 from metaedit_fast.training.tasks import TrainingRows, data_minimisation
 from metaedit_fast.training.trainer import Trainer, TrainerConfig
 
@@ -99,7 +100,13 @@ class Preservation(EqualizedOdds):
         return 1.0
 
 
-def group_trainer(requirement: EqualizedOdds, steps: int, scalarisation: str = "linear", **options: Any) -> Trainer:
+def group_trainer(
+    requirement: EqualizedOdds,
+    steps: int,
+    scalarisation: str = "linear",
+    temperature: float = TEMPERATURE,
+    **options: Any,
+) -> Trainer:
     noise = np.random.default_rng(1).standard_normal((2, len(X)))
     y = (X[:, 0] + noise[0] > 0).astype(np.int64)
     groups = np.where(X[:, 1] + noise[1] > 0, "a", "b")
@@ -112,6 +119,7 @@ def group_trainer(requirement: EqualizedOdds, steps: int, scalarisation: str = "
         warmup=10,
         learning_rate=5e-3,
         scalarisation=scalarisation,
+        temperature=temperature,
     )
     config = MetanetConfig(N_INPUTS, d_v=32, n_layers=2, probe=True, context="groups", gamma=0.3)
     mlps = [mlp for mlp in population(120) if 0.2 < mlp.predict(X).mean() < 0.8]
@@ -146,6 +154,27 @@ def test_threads_change_no_bit_of_a_training_for_groups() -> None:
     one, three = (group_trainer(EqualizedOdds(), steps=4, num_threads=n).run().state_dict() for n in (1, 3))
     for name, value in one.items():
         assert torch.equal(value, three[name]), name
+
+
+def test_the_temperature_of_soft_decisions_is_what_the_training_uses() -> None:
+    default, same, soft = (
+        group_trainer(EqualizedOdds(), steps=2, **options).run().state_dict()
+        for options in ({}, {"temperature": 0.3}, {"temperature": 2.0})
+    )
+    assert all(torch.equal(value, same[name]) for name, value in default.items())
+    assert not all(torch.equal(value, soft[name]) for name, value in default.items())
+    with pytest.raises(ValueError, match="temperature: expected a positive number, got 0"):
+        group_trainer(EqualizedOdds(), steps=1, temperature=0)
+    mlps = population(4)
+    with pytest.raises(ValueError, match=r"data_minimisation has no soft decisions, expected 0\.3, got 0\.5"):
+        Trainer(
+            MetanetConfig(N_INPUTS, context="inputs"),
+            TrainerConfig(steps=1, temperature=0.5),
+            DataMinimisation(),
+            mlps[:3],
+            mlps[3:],
+            ROWS,
+        )
 
 
 def test_a_scalarisation_that_does_not_fit_is_named() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,16 +46,23 @@ def population(count: int, seed: int = 0) -> list[MLP]:
 
 
 def trainer(
-    folder: Path | None = None, *, steps: int = 30, probe: bool = False, num_threads: int | None = None
+    folder: Path | None = None,
+    *,
+    steps: int = 30,
+    probe: bool = False,
+    num_threads: int | None = None,
+    requirement: Pruning | None = None,
+    **changed: Any,
 ) -> Trainer:
-    settings = TrainerConfig(steps=steps, models_per_step=6, evaluate_every=10, warmup=5, budgets=(0.5, 0.8))
+    options = {"steps": steps, "models_per_step": 6, "evaluate_every": 10, "warmup": 5, "budgets": (0.5, 0.8)}
+    settings = TrainerConfig(**{**options, **changed})
     config = MetanetConfig(6, d_v=32, n_layers=2, probe=probe)
     mlps = population(24)
     rows = TrainingRows(Table(X[:400]), Table(X[400:]), Table(X[:128]) if probe else None)
     return Trainer(
         config,
         settings,
-        get_requirement("pruning"),
+        requirement or Pruning(),
         mlps[:18],
         mlps[18:],
         rows,
@@ -124,6 +132,53 @@ def test_a_folder_of_other_settings_and_empty_populations_are_refused(tmp_path: 
         trainer(tmp_path, steps=20)
     with pytest.raises(ValueError, match="expected models to train and validate on, got 0, 0"):
         Trainer(MetanetConfig(6), TrainerConfig(), Pruning(), [], [], TrainingRows(Table(X), Table(X)))
+
+
+class Asked(Pruning):
+    """Remembers the budgets that the network was told."""
+
+    def __init__(self) -> None:
+        self.told: set[float] = set()
+
+    def condition(self, budget: float) -> np.ndarray:
+        self.told.add(budget)
+        return super().condition(budget)
+
+
+def test_budgets_that_are_named_are_the_only_ones_trained_for_and_measured_at() -> None:
+    asked = Asked()
+    run = trainer(steps=10, requirement=asked, trained_budgets=(0.6, 0.9), budgets=())
+    run.run()
+    assert asked.told == {0.6, 0.9}
+    assert run.best is not None
+    assert list(run.best.jsd) == ["0.6", "0.9"]
+    drawn = Asked()
+    trainer(steps=10, requirement=drawn).run()
+    assert len(drawn.told) > 10
+    with pytest.raises(ValueError, match="sparsity: expected 0 <= sparsity < 1, got 1.5"):
+        trainer(trained_budgets=(1.5,))
+
+
+def test_one_budget_alone_is_learned_better_than_by_a_training_for_another() -> None:
+    own, other = (trainer(steps=60, trained_budgets=(s,), budgets=(0.8,)) for s in (0.8, 0.2))
+    own.run()
+    other.run()
+    assert own.best is not None
+    assert other.best is not None
+    assert own.best.jsd["0.8"] < other.best.jsd["0.8"]
+
+
+def test_a_state_from_before_a_setting_existed_was_trained_by_its_default(tmp_path: Path) -> None:
+    trainer(tmp_path, steps=10).run()
+    path = tmp_path / "trainer.pt"
+    state = torch.load(path, weights_only=True)
+    there = json.loads(state["fingerprint"])
+    for name in ("trained_budgets", "temperature"):
+        del there["settings"][name]
+    torch.save({**state, "fingerprint": json.dumps(there)}, path)
+    assert trainer(tmp_path, steps=10).step == 10
+    with pytest.raises(InvalidCheckpointError, match="with other settings"):
+        trainer(tmp_path, steps=10, trained_budgets=(0.5,))
 
 
 def test_a_folder_of_other_models_rows_or_requirement_is_refused(tmp_path: Path) -> None:

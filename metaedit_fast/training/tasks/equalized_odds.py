@@ -25,7 +25,7 @@ from metaedit_fast.training.logits import population_logits
 from metaedit_fast.training.objective import edited_parameters, gains_of
 from metaedit_fast.training.reference import jsd
 from metaedit_fast.training.scalarisation import SCALARISATIONS
-from metaedit_fast.training.soft_odds import soft_odds
+from metaedit_fast.training.soft_odds import TEMPERATURE, soft_odds
 from metaedit_fast.training.tasks.base import Measured, Run, Task, TrainingRows
 
 # Keeps the losses of weak and strong edits at one size.
@@ -51,10 +51,14 @@ class GroupTask(Task):
         rows_per_step: int | None,
         num_threads: int,
         scalarisation: str = "linear",
+        temperature: float = TEMPERATURE,
     ) -> None:
+        if not temperature > 0:
+            raise ValueError(f"temperature: expected a positive number, got {temperature!r}")
         if scalarisation not in SCALARISATIONS:
             raise ValueError(f"scalarisation: expected one of {sorted(SCALARISATIONS)}, got {scalarisation!r}")
         self._scalarise = SCALARISATIONS[scalarisation]
+        self._temperature = temperature
         super().__init__(requirement, config, rows, rows_per_step=rows_per_step, num_threads=num_threads)
         groups = groups_of(rows.train)
         self._train, self._validation = labelled_rows(rows.train, groups), labelled_rows(rows.validation, groups)
@@ -73,7 +77,8 @@ class GroupTask(Task):
         before = population_logits(batch.mlps, original, x, num_threads=self.num_threads)
         strengths = torch.tensor(budgets, dtype=torch.float32)
         preserved = jsd(before.log_softmax(-1), logits.log_softmax(-1)) / (strengths + STRENGTH_OFFSET)
-        difference = strengths * soft_odds(logits, labels, groups) / (strengths + STRENGTH_OFFSET)
+        odds = soft_odds(logits, labels, groups, self._temperature)
+        difference = strengths * odds / (strengths + STRENGTH_OFFSET)
         return self._scalarise(torch.stack([preserved.mean(), difference.mean()]), list(net.parameters()))
 
     def edit(self, run: Run, batch: ExampleBatch, budgets: Sequence[float]) -> Tensor:
