@@ -31,6 +31,7 @@ from metaedit_fast.evaluation.baselines.fair_optimisation import optimised_fairn
 from metaedit_fast.evaluation.baselines.fairness import POST_PROCESSORS, fairness_methods
 from metaedit_fast.evaluation.baselines.optimisation import optimised_pruning
 from metaedit_fast.evaluation.measure import HeldOut, Measurement, Method
+from metaedit_fast.evaluation.pareto import hypervolumes
 from metaedit_fast.evaluation.quantities import quantity_of
 from metaedit_fast.evaluation.record import write_record
 from metaedit_fast.evaluation.summary import summarise
@@ -104,9 +105,13 @@ class Bench:
         """Add a curve."""
         self.curves[name] = self.held_out.measure(name, method, budgets, version=version, report=console.print)
 
-    def write(self, command: str, models: int | None, **options: Any) -> None:
-        """Write the record; ``models`` is what the command was given."""
-        editor = self.editor
+    def hypervolume(self, curve: Sequence[Measurement]) -> float:
+        """The mean over models of a curve's hypervolume, as records have it."""
+        return float(hypervolumes(curve, self.held_out.quantity, before=self.held_out.before).mean())
+
+    def write(self, command: str, models: int | None, *, editor: mf.Editor | None = None, **options: Any) -> None:
+        """Write the record; ``models`` is what the command was given, ``editor`` another one than the usual."""
+        editor = editor or self.editor
         record = summarise(
             self.name,
             self.dataset,

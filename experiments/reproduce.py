@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import ablations
 import amortisation
 import composition
 import digits
@@ -93,6 +94,8 @@ def main(
     for dataset in other_groups.SPLITS:
         other_groups.main(dataset, models=size.models, **where)
     digits.main(runs=size.editor_runs or digits.RUNS, steps=size.steps or digits.STEPS, models=size.models, **where)
+    for name in ablations.EXPERIMENTS:
+        ablations.main(name, "adult", steps=size.steps, models=size.models, threads=jobs, **where)
     amortisation.main(timed_runs=size.timed_runs, out=size.costs, work=size.work, data_folder=data_folder)
     if not small:
         report.write()

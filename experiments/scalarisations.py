@@ -55,6 +55,7 @@ def main(
     bench.write(
         "python experiments/scalarisations.py",
         models,
+        editor=editor,
         at=np.linspace(0.06, 0.01, 6).round(3).tolist(),
         details={"groups": list(groups.names), "training_runs": runs, "training_steps": steps},
     )

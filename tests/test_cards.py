@@ -25,7 +25,7 @@ def test_the_page_is_up_to_date_and_has_every_editor(monkeypatch: pytest.MonkeyP
     "name",
     [
         *("editors", "fronts", "composition", "scalarisations", "unseen", "shift", "other_groups", "digits"),
-        *("amortisation", "reproduce"),
+        *("ablations", "amortisation", "reproduce"),
     ],
 )
 def test_the_experiments_can_be_loaded(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
