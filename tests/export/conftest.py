@@ -31,8 +31,12 @@ Feed = dict[str, np.ndarray]
 
 @functools.cache
 def weights_of(config: MetanetConfig, seed: int = 0) -> Feed:
+    """Random parameters of trained size: variance 1 / inputs of the matrices."""
     rng = np.random.default_rng(seed)
-    return {name: rng.normal(0, 0.3, shape).astype(np.float32) for name, shape in weight_shapes(config)}
+    size = {2: lambda shape: shape[1] ** -0.5, 1: lambda _: 0.3, 0: lambda _: 0.3}
+    return {
+        name: rng.normal(0, size[len(shape)](shape), shape).astype(np.float32) for name, shape in weight_shapes(config)
+    }
 
 
 def tables_of(specs: Sequence[MLPSpec]) -> Feed:
@@ -121,11 +125,14 @@ def edit_node(config: MetanetConfig) -> Node:
 class Case:
     """Models with all that the three nodes are fed, and what the native functions make of it."""
 
-    def __init__(self, config: MetanetConfig, models: Sequence[MLP], seed: int = 0) -> None:
+    def __init__(
+        self, config: MetanetConfig, models: Sequence[MLP], seed: int = 0, budget: float | None = None
+    ) -> None:
         self.config, self.models = config, list(models)
         self.batch = WeightGraphBatch.from_mlps(self.models)
         rows = np.random.default_rng(9).normal(size=(70, config.n_inputs)).astype(np.float32)
         pruning, budgets = Pruning(), np.random.default_rng(seed).uniform(0.1, 0.9, len(self.models))
+        budgets = budgets if budget is None else np.full(len(self.models), budget)
         self.tables = tables_of([mlp.spec for mlp in self.models])
         self.theta = np.asarray(self.batch.theta)
         self.condition = np.array([pruning.condition(b) for b in budgets], np.float32).reshape(-1, 4)
@@ -186,16 +193,14 @@ def random_models(n: int, seed: int = 0, n_inputs: int = N_INPUTS) -> list[MLP]:
     return models
 
 
-@pytest.fixture(scope="session")
-def nodes() -> Any:
-    """The functions above, for tests in this folder."""
-    import types
+class Nodes:
+    """What the tests of this folder take from here."""
 
-    return types.SimpleNamespace(
-        features=features_node,
-        network=network_node,
-        edit=edit_node,
-        case=Case,
-        models=random_models,
-        weights=weights_of,
-    )
+    case = Case
+    features, network, edit = map(staticmethod, (features_node, network_node, edit_node))
+    models, weights = map(staticmethod, (random_models, weights_of))
+
+
+@pytest.fixture(scope="session")
+def nodes() -> type[Nodes]:
+    return Nodes
