@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from metaedit_fast.models.onnx.call import MICROSOFT, ML, Call, reads
+import numpy as np
+
+from metaedit_fast.models.onnx.call import MICROSOFT, ML, Call, reads, spread
 from metaedit_fast.models.onnx.graph import Constant, normal_axis
 from metaedit_fast.models.onnx.values import Activation, Softmax, Tail, Value
 
@@ -46,7 +48,18 @@ def elu(call: Call) -> Value:
 @reads("PRelu")
 def prelu(call: Call) -> Value:
     """With one slope for all neurons it is a leaky ReLU; the slope stays as it is."""
-    return _sloped(call, "leaky_relu", float(str(call.constant(1).value.dtype.type(call.number(1)))))
+    slopes = np.unique(call.floats(1))
+    if slopes.size != 1:
+        call.refuse("one slope for all neurons", f"{slopes.size} different ones")
+    _require_no_growth(call, 1)
+    return _sloped(call, "leaky_relu", float(str(call.constant(1).value.dtype.type(slopes[0]))))
+
+
+def _require_no_growth(call: Call, position: int) -> None:
+    """A constant must not broadcast the data to another shape."""
+    layout = call.data().layout
+    if spread(call, call.constant(position), layout)[1] != layout:
+        call.refuse(f"a constant of at most {len(layout.dims)} axes", call.constant(position).value.shape)
 
 
 def _sloped(call: Call, name: str, alpha: float) -> Value:
@@ -93,8 +106,16 @@ def maximum(call: Call) -> Value:
         call.operands.reverse()
     if len(call.operands) != 2 or call.floats(1).any():
         call.refuse("the maximum of one tensor and 0", "something else")
-    if call.constant(1).value.size != 1:
-        call.refuse("one zero", call.constant(1).value.shape)
+    _require_no_growth(call, 1)
+    return _activation(call, "relu")
+
+
+@reads("ThresholdedRelu")
+def thresholded_relu(call: Call) -> Value:
+    """``x`` where it is above a threshold, else 0."""
+    threshold = call.node.number("alpha", 1.0)
+    if threshold != 0:
+        call.refuse("the threshold 0 of a ReLU", threshold)
     return _activation(call, "relu")
 
 

@@ -97,7 +97,8 @@ class Home:
 
     def array(self, value: NDArray[Any]) -> NDArray[Any]:
         """A constant's numbers as the slot expects them: a matrix (of one weight vector: flat), or a flat vector."""
-        return value.reshape(value.shape[-2:] if self.slot.kind == "weight" and value.ndim > 1 else -1)
+        is_matrix = self.slot.kind == "weight" and value.ndim > 1
+        return self.parameter.matrix(value) if is_matrix else value.reshape(-1)
 
 
 class Assembler:
@@ -211,6 +212,10 @@ class Assembler:
                 mlp.parameter("norm_shift", index)[...] = layer.behind_norm.total_shift
         slots = [home.slot for home in homes]
         fill(mlp, slots, {home.slot.key: home.array(home.parameter.constant.value) for home in homes})
+        for home in homes:
+            given = np.isfinite(home.parameter.constant.value).all()
+            if given and not np.isfinite(mlp.parameter(home.slot.kind, home.slot.layer)).all():
+                refuse(home.parameter.node.label, "numbers that float32 can hold", "larger ones")
         return mlp, homes
 
     def _normalisation(self) -> tuple[Float64s | None, Float64s | None]:
@@ -277,7 +282,7 @@ def _constant_inputs(layer: _Layer) -> Float64s:
     if not dead.any():
         return _ZERO
     value = np.asarray(layer.linear.weight.constant.value, np.float64)
-    matrix = value.reshape(value.shape[-2:] if value.ndim > 1 else (-1, 1))
+    matrix = layer.linear.weight.matrix(value)
     oriented = matrix.T if layer.linear.transpose and value.ndim > 1 else matrix
     return np.asarray((np.broadcast_to(dead, _n_in(layer)) @ oriented) * layer.behind.scale)
 

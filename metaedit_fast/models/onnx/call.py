@@ -11,6 +11,7 @@ import numpy as np
 from metaedit_fast.models.onnx.graph import FLOATS, Constant, Node
 from metaedit_fast.models.onnx.values import Affine, Data, Expr, Float64s, Layout, Parameter, Tail, Value, vector
 
+MAX_COMPUTED = 2**24
 ML = "ai.onnx.ml"
 MICROSOFT = "com.microsoft"
 
@@ -95,6 +96,12 @@ def spread(call: Call, constant: Constant, layout: Layout) -> tuple[tuple[int, .
         if c not in (1, d):
             call.refuse(f"a constant that fits rows of shape {layout.one_row()}", f"shape {shape} on axis {axis}")
     return (None if constant.value.size == 1 else layout.one_row()), layout
+
+
+def require_size(call: Call, size: int) -> None:
+    """Refuse a constant that a small file would make large."""
+    if size > MAX_COMPUTED:
+        call.refuse(f"at most {MAX_COMPUTED} numbers in a computed constant", size)
 
 
 Handler = Callable[[Call], Value | list[Value]]

@@ -7,7 +7,8 @@ Patterns of several nodes pass through ``Part`` expressions. Their kinds:
   mean square of ``centred``, as a function of the uncentred source
 - ``std``, ``inverse_std``: ``sqrt(variance + number)`` and its inverse
 - ``erf``: ``erf(source / sqrt(2))``; ``cubic``: ``source + 0.044715 * source ** 3``
-- ``leading``, ``trailing``: the first ``width`` features of ``source``, the last ones
+- ``leading``, ``trailing``, ``middle``: the first ``width`` features of ``source``, the last ones, others; ``number``
+  is where they begin
 - ``padded``: ``source`` with zeros behind it
 - ``partial_skip``: the first ``width`` features of ``source`` plus those of ``branch``
 """

@@ -19,6 +19,7 @@ Array = NDArray[Any]
 OLDEST_OPSET = 7  # before, Add and Mul broadcast by attributes
 OLDEST_IR = 3
 MAX_SHAPE_ENTRIES = 64
+MAX_VIEWS = 100
 STANDARD_DOMAINS = ("", "ai.onnx")
 FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 _KINDS = {
@@ -48,13 +49,14 @@ class Constant:
     value: Array
     root: str | None = None
     to_root: Callable[[Array], Array] = lambda value: value
+    n_views: int = 0
 
     def view(self, value: Array, undo: Callable[[Array], Array]) -> Constant:
         """The constant after an operation that only moves numbers; ``undo`` is its inverse."""
-        if self.root is None:
+        if self.root is None or self.n_views == MAX_VIEWS:  # a longer chain of calls might not come back
             return Constant(value)
         before = self.to_root
-        return Constant(value, self.root, lambda new: before(undo(new)))
+        return Constant(value, self.root, lambda new: before(undo(new)), self.n_views + 1)
 
     def reshaped(self, shape: tuple[int, ...]) -> Constant:
         old = self.value.shape
@@ -151,7 +153,10 @@ class Graph:
     def constant(self, name: str) -> Constant:
         """The constant called ``name``; its numbers are decoded on first use."""
         if name not in self._constants:
-            self._constants[name] = self._tensors[name]()
+            try:
+                self._constants[name] = self._tensors[name]()
+            except RecursionError:
+                refuse(f"constant {name!r}", "a shorter chain of operations", "one that is too long")
         return self._constants[name]
 
     def uses(self) -> dict[str, list[tuple[int, int]]]:
@@ -212,7 +217,7 @@ def guarded(node: Node, work: Callable[[], Any]) -> Any:
         return work()
     except UnsupportedModelError:
         raise
-    except (ValueError, LookupError, TypeError, OverflowError, ZeroDivisionError, MemoryError) as error:
+    except Exception as error:
         raise UnsupportedModelError(f"{node.label}: expected a well-formed node, found {error!r}") from error
 
 

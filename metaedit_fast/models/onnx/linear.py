@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from metaedit_fast.models.onnx.call import ML, Call, reads
@@ -19,10 +21,11 @@ def gemm(call: Call) -> Value:
     alpha, beta = node.number("alpha", 1.0), node.number("beta", 1.0)
     left = isinstance(call.operand(0), Constant)
     data = call.data(1 if left else 0)
+    layout = data.layout
+    if len(layout.dims) != 2:
+        call.refuse("a matrix", f"shape {layout.dims}")
     if node.integer("transB" if left else "transA", 0):
-        call.refuse("the data not to be transposed", "transB" if left else "transA")
-    if len(data.layout.dims) != 2:
-        call.refuse("a matrix", f"shape {data.layout.dims}")
+        data = Data(data.expr, Layout(layout.dims[::-1], None if layout.batch is None else 1 - layout.batch))
     transposed = bool(node.integer("transA" if left else "transB", 0))
     weight = call.parameter(0 if left else 1)
     if weight.constant.value.ndim != 2:
@@ -93,17 +96,38 @@ def _check_vector(call: Call, bias: Parameter, layout: Layout) -> None:
         call.refuse(f"a bias of {layout.dims[axis]} numbers, one a feature", f"shape {shape}")
 
 
+@reads("Conv")
+def convolution(call: Call) -> Value:
+    """A convolution whose kernel covers all of its input: a linear layer, as some exporters write one."""
+    node, data, weight = call.node, call.data(), call.parameter(1)
+    dims, shape = data.layout.dims, weight.constant.value.shape
+    whole = len(dims) > 2 and shape[1:] == dims[1:] and data.layout.features == math.prod(dims[1:])
+    if not whole or data.layout.batch not in (0, None) or node.integer("group", 1) != 1:
+        call.refuse("a kernel that covers all of its input", f"one of shape {shape} on {dims}")
+    if any(node.ints("pads") or []) or node.string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        call.refuse("a convolution without padding", f"pads {node.ints('pads')}")
+    if any(d != 1 for d in node.ints("dilations") or []) or (node.ints("kernel_shape") or [*shape[2:]]) != [*shape[2:]]:
+        call.refuse("a dense kernel", f"dilations {node.ints('dilations')}, kernel_shape {node.ints('kernel_shape')}")
+    if weight.constant.root is None or 0 in shape:
+        call.refuse("weights that stand in the graph", "computed or no ones")
+    expr = Linear(data.expr, shape[0], node.label, weight, True)
+    if call.operand(2) is not None:
+        expr.bias = call.parameter(2)
+        if expr.bias.constant.value.shape != shape[:1]:
+            call.refuse(f"a bias of {shape[0]} numbers", f"shape {expr.bias.constant.value.shape}")
+    return Data(expr, Layout((dims[0], shape[0], *(1 for _ in shape[2:])), data.layout.batch))
+
+
 @reads("BatchNormalization")
 def batch_normalization(call: Call) -> Value:
     """Batch norm in evaluation, an affine map of each feature. Its shift is a parameter, its scale is not."""
     data = call.data()
     if call.node.integer("training_mode", 0) or len(list(filter(None, call.node.outputs))) > 1:
         call.refuse("batch norm in evaluation", "batch norm in training")
-    n = data.expr.width
     dims = data.layout.dims
-    if len(dims) < 2 or data.layout.batch == 1 or dims[1] != n or data.layout.features != n:
-        call.refuse(f"{n} features on axis 1", f"shape {dims}")
-    shift = call.parameter(2)
+    if len(dims) < 2 or data.layout.batch == 1 or (data.layout.batch is None and dims[0] != 1):
+        call.refuse("rows on axis 0 and features on axis 1", f"shape {dims}")
+    n, shift = dims[1], call.parameter(2)
     scale, mean, variance = (call.floats(i) for i in (1, 3, 4))
     if {scale.size, mean.size, variance.size, shift.constant.value.size} != {n}:
         call.refuse(f"four vectors of {n}", f"{scale.size}, {shift.constant.value.size}, {mean.size}, {variance.size}")
@@ -113,7 +137,10 @@ def batch_normalization(call: Call) -> Value:
     if not np.isfinite(factor).all() or not np.isfinite(fixed).all():
         call.refuse("finite statistics of a batch", "an infinite or undefined scale")
     call.notes.append(BATCH_NORM_NOTE)
-    return call.keep(data, Affine(data.expr, n, call.node.label, factor, fixed, None, shift))
+    if n == data.expr.width:
+        return call.keep(data, Affine(data.expr, n, call.node.label, factor, fixed, None, shift))
+    each = data.expr.width // n  # a channel's numbers serve all of its features, so they are no parameters of the MLP
+    return call.affine(data, np.repeat(factor, each), np.repeat(fixed + vector(shift.constant), each))
 
 
 @reads("LayerNormalization")

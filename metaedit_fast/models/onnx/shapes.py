@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from metaedit_fast.models.onnx.call import Call, reads
+from metaedit_fast.models.onnx.call import Call, reads, require_size
 from metaedit_fast.models.onnx.graph import (
     MAX_SHAPE_ENTRIES,
     VIEWS,
@@ -107,6 +107,8 @@ def unsqueeze(call: Call) -> Value:
         call.refuse("axes", "none")
     rank = len(data.layout.dims) + len(axes)
     new = {normal_axis(a, rank, call.node) for a in axes}
+    if len(new) != len(axes):
+        call.refuse("each axis once", axes)
     old = iter(None if i == data.layout.batch else d for i, d in enumerate(data.layout.dims))
     return _reordered(call, data, [1 if i in new else next(old) for i in range(rank)])
 
@@ -192,11 +194,36 @@ def slice_(call: Call) -> Value:
         if where == data.layout.batch or size != data.expr.width or step != 1:
             call.refuse("a slice of the features of each row, in steps of 1", f"axis {where} of {data.layout.dims}")
         low, high, _ = slice(start, end).indices(size)
-        if (low > 0 and high < size) or low >= high:
-            call.refuse("the first or the last features", f"features {low} to {high} of {size}")
-        kind = "leading" if low == 0 else "trailing"
-        data = Data(Part(data.expr, high - low, call.node.label, kind), data.layout.resized(where, high - low))
+        if low >= high:
+            call.refuse("some features", f"features {low} to {high} of {size}")
+        data = _features(call, data, where, low, high)
     return data
+
+
+def _features(call: Call, data: Data, axis: int, low: int, high: int) -> Data:
+    """The features from ``low`` up to ``high``, which all lie on one axis."""
+    kind = "leading" if low == 0 else "trailing" if high == data.expr.width else "middle"
+    part = Part(data.expr, high - low, call.node.label, kind, float(low))
+    return Data(part, data.layout.resized(axis, high - low))
+
+
+@reads("Split")
+def split(call: Call) -> list[Value]:
+    """The features of each row in parts, which a ``Concat`` may join again."""
+    data, node = call.data(), call.node
+    axis = normal_axis(node.integer("axis", 0), len(data.layout.dims), node)
+    size, count = data.layout.dims[axis], len(node.outputs)
+    sizes = node.ints("split") if node.opset < 13 else _plain_ints(call, 1)
+    if axis == data.layout.batch or size != data.expr.width:
+        call.refuse("a split of the features of each row", f"axis {axis} of {data.layout.dims}")
+    if sizes is None:
+        if size % count:
+            call.refuse(f"{count} parts of one size", f"{size} features")
+        sizes = [size // count] * count
+    if len(sizes) != count or min(sizes) < 1 or sum(sizes) != size:
+        call.refuse(f"{count} parts of {size} features", sizes)
+    ends = np.cumsum(sizes).tolist()
+    return [_features(call, data, axis, end - n, end) for n, end in zip(sizes, ends, strict=True)]
 
 
 def _bounds(call: Call) -> tuple[list[int], list[int], list[int], list[int]]:
@@ -256,14 +283,16 @@ def gather(call: Call) -> Value:
     indices = np.asarray(call.constant(1).value)
     if indices.dtype.kind not in "iu" or indices.size > MAX_SHAPE_ENTRIES:
         call.refuse("a few indices", f"{indices.dtype} {indices.shape}")
+    require_size(call, constant.value.size * max(1, indices.size))
     return Constant(np.asarray(np.take(constant.value, indices, axis=call.node.integer("axis", 0))))
 
 
 @reads("ConstantOfShape")
 def constant_of_shape(call: Call) -> Value:
     dims = [1 if v is None else v for v in ints_of(call.constant(0), call.node, "the shape")]
-    if min(dims, default=0) < 0 or math.prod(dims) > 2**24:
-        call.refuse("a shape of at most 2**24 numbers", dims)
+    if min(dims, default=0) < 0:
+        call.refuse("a shape", dims)
+    require_size(call, math.prod(dims))
     value = call.node.tensor("value") if call.node.has("value") else np.zeros(1, np.float32)
     return Constant(np.full(dims, np.asarray(value).reshape(-1)[0]))
 
@@ -288,7 +317,12 @@ def concat(call: Call) -> Value:
     """Two tensors side by side: [1 - p, p] of a binary classifier, or a skip of the leading features."""
     axis = call.node.integer("axis", 1)
     if all(isinstance(v, Constant) for v in call.operands):
-        return Constant(np.concatenate([call.constant(i).value for i in range(len(call.operands))], axis))
+        parts = [call.constant(i).value for i in range(len(call.operands))]
+        require_size(call, sum(part.size for part in parts))
+        return Constant(np.concatenate(parts, axis))
+    whole = _joined(call, axis)
+    if whole is not None:
+        return whole
     if len(call.operands) != 2:
         call.refuse("two inputs", len(call.operands))
     a, b = call.operands
@@ -305,6 +339,24 @@ def concat(call: Call) -> Value:
                     return expr
                 return Data(expr, wide.resized(axis, expr.width))
     call.refuse("[1 - p, p], or the first features of a layer beside the others", "another concatenation")
+
+
+def _joined(call: Call, axis: int) -> Data | None:
+    """A tensor that was cut into parts, put together in its order."""
+    parts = [v for v in call.operands if isinstance(v, Data) and is_part(v.expr, "leading", "middle", "trailing")]
+    first = parts[0] if len(parts) == len(call.operands) > 1 else None
+    if first is None or first.expr.source is None:
+        return None
+    axis = normal_axis(axis, len(first.layout.dims), call.node)
+    end = 0
+    for part in parts:
+        expr = part.expr
+        assert isinstance(expr, Part)
+        alike = expr.source is first.expr.source and part.layout.resized(axis, 0) == first.layout.resized(axis, 0)
+        if not alike or part.layout.dims[axis] != expr.width or axis == part.layout.batch or expr.number != end:
+            return None
+        end += expr.width
+    return Data(first.expr.source, first.layout.resized(axis, end)) if end == first.expr.source.width else None
 
 
 def _is_zero(constant: Constant, beside: Data, axis: int) -> bool:

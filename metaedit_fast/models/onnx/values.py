@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from metaedit_fast.models.onnx.graph import Constant, Node
+from metaedit_fast.models.onnx.graph import Array, Constant, Node
 
 Float64s = NDArray[np.float64]
 
@@ -63,6 +63,12 @@ class Parameter:
     @property
     def name(self) -> str:
         return self.node.inputs[self.position] if self.position < len(self.node.inputs) else ""
+
+    def matrix(self, value: Array) -> Array:
+        """A weight's numbers as a matrix: without leading axes, a vector as a column, a kernel as ``[out, in]``."""
+        if self.node.op == "Conv":
+            return value.reshape(len(value), -1)
+        return value.reshape(value.shape[-2:] if value.ndim > 1 else (-1, 1))
 
     @property
     def is_writable(self) -> bool:
@@ -194,9 +200,9 @@ class Unread:
 Value = Constant | Data | Tail | Unread | None
 
 
-def is_part(expr: Expr | None, kind: str) -> bool:
-    """Is this the piece ``kind`` of a pattern?"""
-    return isinstance(expr, Part) and expr.kind == kind
+def is_part(expr: Expr | None, *kinds: str) -> bool:
+    """Is this a piece of a pattern, of one of these kinds?"""
+    return isinstance(expr, Part) and expr.kind in kinds
 
 
 def vector(constant: Constant) -> Float64s:

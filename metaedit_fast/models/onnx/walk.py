@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import onnx
+
 from metaedit_fast.errors import UnsupportedModelError
 
 # Each of these registers the operators that it reads.
 from metaedit_fast.models.onnx import activations, elementwise, linear, shapes  # noqa: F401
+from metaedit_fast.models.onnx.arithmetic import computed
 from metaedit_fast.models.onnx.call import HANDLERS, ML, Call
 from metaedit_fast.models.onnx.graph import Graph, Node, guarded, refuse
 from metaedit_fast.models.onnx.values import (
@@ -26,6 +29,8 @@ from metaedit_fast.models.onnx.values import (
 MAX_INPUTS = 2**24
 ONE_ROW_NOTE = "the model works on one row at a time"
 LABEL_NOTE = "the model gives labels only; the MLP gives the scores that they are made of"
+NUMBERS = {onnx.TensorProto.DataType.Value(name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "BOOL")}
+NUMBERS |= {onnx.TensorProto.DataType.Value(f"{u}INT{bits}") for u in ("", "U") for bits in (8, 16, 32, 64)}
 # What may be done to labels and scores behind the network; it stays in the graph as it is.
 TAIL_OPS = {
     *(("", op) for op in ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "ArgMax", "Gather")),
@@ -106,8 +111,9 @@ def _evaluate(node: Node, operands: list[Value], notes: list[str]) -> list[Value
         operator = f"{node.domain}.{node.op}" if node.domain else node.op
         return [Unread(f"{node.label}: expected {known}, found {operator}")] * len(node.outputs)
     found: list[str] = []
+    call = Call(node, operands, found)
     try:
-        result = guarded(node, lambda: handler(Call(node, operands, found)))
+        result = guarded(node, lambda: computed(call) or handler(call))
     except UnsupportedModelError as error:
         return [Unread(str(error))] * len(node.outputs)
     notes += [note for note in found if note not in notes]
@@ -157,6 +163,8 @@ def _layouts(graph: Graph) -> list[tuple[Layout, list[str]]]:
     if not value.type.HasField("tensor_type"):
         refuse(f"input {value.name!r}", "a tensor", value.type.WhichOneof("value") or "no type")
     tensor = value.type.tensor_type
+    if tensor.elem_type not in NUMBERS:
+        refuse(f"input {value.name!r}", "numbers", f"elements of type {tensor.elem_type}")
     if not tensor.HasField("shape"):
         return [(Layout((0, _features_of_first_linear(graph)), 0), [])]
     sizes = [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else 0 for d in tensor.shape.dim]

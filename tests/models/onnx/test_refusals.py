@@ -18,13 +18,12 @@ REFUSED = {
     # text, what the message must hold
     "unknown operator": (HEAD + "c = Cos(r)\ny = Gemm(c, w2, b2)", "'c'", "Cos"),
     "unknown domain": (HEAD + "c = my.Op(r)\ny = Gemm(c, w2, b2)", "'c'", "my.Op"),
-    "transA": ("t = Transpose(x)\ny = Gemm<transA = 1>(t, w1, b1)", "'y'", "transA"),
-    "transposed data": ("y = Gemm<transA = 1>(x, w1, b1)", "'y'", "transA"),
+    "transposed data": ("y = Gemm<transA = 1>(x, w1, b1)", "'y'", "rows on axis 1"),
     "branches": (HEAD + "t = Tanh(h)\ns = Add(r, t)\ny = Gemm(s, w2, b2)", "'s'", "skip"),
     "gate": (HEAD + "t = Tanh(h)\ns = Mul(r, t)\ny = Gemm(s, w2, b2)", "'s'", "product"),
     "concatenation": (HEAD + "s = Concat<axis = 1>(h, r)\ny = Gemm(s, w4, b2)", "'s'", "concatenation"),
     "dynamic weights": (HEAD + "t = Transpose(r)\ny = MatMul(r, t)", "'y'", "constant"),
-    "computed weights": ("w = Mul(w1, w1)\ny = Gemm(x, w, b1)", "'w'", "input"),
+    "computed weights": ("w = Mul(w1, w1)\ny = Gemm(x, w, b1)", "'y'", "computed"),
     "computed weights of a shape": ("w = ConstantOfShape(four)\ny = MatMul(x, w)", "'y'", "computed"),
     "square": (HEAD + "s = Mul(r, r)\ny = Gemm(s, w2, b2)", "'s'", "square"),
     "root": (HEAD + "s = Sqrt(r)\ny = Gemm(s, w2, b2)", "'s'", "variance"),
@@ -64,10 +63,23 @@ REFUSED = {
         "second",
     ),
     "slice of the middle": (
-        "h = Gemm(x, w1, b1)\nr = Relu(h)\ns = Slice(r, one, two, one)\ny = MatMul(s, w1)",
+        "h = Gemm(x, w1, b1)\nr = Relu(h)\ns = Slice(r, one, two, one)\ny = Mul(s, scalar)",
         "'s'",
-        "features 1 to 2",
+        "a middle used otherwise",
     ),
+    "parts in another order": (
+        "a, b = Split<axis = 1, num_outputs = 2>(x)\ns = Concat<axis = 1>(b, a)\ny = Gemm(s, w1, b1)", "'s'", "concatenation"
+    ),
+    "parts that do not fit": ("a, b = Split<axis = 1>(x, square)\ny = Concat<axis = 1>(a, b)", "'a'", "2 parts of 4"),
+    "split of rows": ("y, b = Split<num_outputs = 2>(x)", "'y'", "features of each row"),
+    "axis twice": ("u = Unsqueeze(x, twice)\ny = Squeeze(u, twice)", "'u'", "each axis once"),
+    "threshold": (HEAD + "t = ThresholdedRelu(h)\ny = Gemm(t, w2, b2)", "'t'", "threshold 0"),
+    "arithmetic of ints": ("w = Div(two, two)\ny = Mul(x, w)", "'w'", "floats"),
+    "arithmetic beyond bounds": ("w = Add(long, high)\ny = Mul(x, w)", "'w'", "16777216 numbers"),
+    "slope that widens": ("h = Gemm(x, w1, b1)\nr = PRelu(h, cube1)\ny = Gemm(r, w2, b2)", "'r'", "at most 2 axes"),
+    "a convolution": ("u = Unsqueeze(x, one)\nc = Conv(u, kernel)\ny = Flatten(c)", "'c'", "covers all"),
+    "padded convolution": ("u = Unsqueeze(x, one)\nc = Conv<pads = [1, 1]>(u, whole_kernel)\ny = Flatten(c)", "'c'", "padding"),
+    "dilated convolution": ("u = Unsqueeze(x, one)\nc = Conv<dilations = [2]>(u, whole_kernel)\ny = Flatten(c)", "'c'", "dense kernel"),
     "pad in front": (HEAD + "p = Pad(r, pads)\ny = Gemm(p, w2, b2)", "'p'", "zeros behind"),
     "multi-label": (HEAD + "z = Gemm(r, w2, b2)\ny = Sigmoid(z)", "'y'", "multi-label"),
     "softmax over rows": (HEAD + "z = Gemm(r, w2, b2)\ny = Softmax<axis = 0>(z)", "'y'", "axis 0"),
@@ -82,7 +94,7 @@ REFUSED = {
     "integer weights": ("y = MatMul(x, whole)", "'y'", "float32"),
     "clip": ("h = Gemm(x, w1, b1)\nr = Clip(h, zero, scalar)\ny = Gemm(r, w2, b2)", "'r'", "Clip"),
     "max": ("h = Gemm(x, w1, b1)\nr = Max(h, scalar)\ny = Gemm(r, w2, b2)", "'r'", "maximum"),
-    "slopes": ("h = Gemm(x, w1, b1)\nr = PRelu(h, b1)\ny = Gemm(r, w2, b2)", "'r'", "one number"),
+    "slopes": ("h = Gemm(x, w1, b1)\nr = PRelu(h, b1)\ny = Gemm(r, w2, b2)", "'r'", "one slope"),
     "gelu of a kind": ('h = Gemm(x, w1, b1)\nr = Gelu<approximate = "fast">(h)\ny = Gemm(r, w2, b2)', "'r'", "fast"),
     "training batch norm": ("n = BatchNormalization<training_mode = 1>(x, g, g, g, g)\ny = Gemm(n, w1, b1)", "'n'", "training"),
     "batch norm of another width": ("n = BatchNormalization(x, b1, b1, b1, b1)\ny = Gemm(n, w1, b1)", "'n'", "vectors of 4"),
@@ -113,8 +125,11 @@ def _arrays(kit, text):
     arrays = kit.layers(4, 3, 2) | {"w3": np.ones((3, 3)), "w4": np.ones((6, 2)), "w8": np.ones((8, 2))}
     arrays |= {"v": np.ones((4, 1)), "g": np.arange(1, 5), "zero": 0, "scalar": 2.5, "cube": np.ones((2, 4, 3))}
     arrays |= {"minus": -np.arange(1, 5)}
-    arrays = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
     ints = {"four": [4, 2], "one": [1], "two": [2], "pads": [0, 1, 0, 0], "square": [0, 2, 2], "mixed": [-1, 8]}
+    ints |= {"twice": [1, 1]}
+    arrays |= {"cube1": np.ones((1, 1, 1)), "kernel": np.ones((2, 1, 3)), "whole_kernel": np.ones((2, 1, 4))}
+    arrays |= {"long": np.ones((5000, 1)), "high": np.ones((1, 5000))}
+    arrays = {name: np.asarray(a, np.float32) for name, a in arrays.items()}
     arrays |= {name: np.array(v, np.int64) for name, v in ints.items()}
     arrays |= {"true": np.array(True), "whole": np.ones((4, 3), np.int32)}
     words = set(text.replace("(", " ").replace(")", " ").replace(",", " ").split())
