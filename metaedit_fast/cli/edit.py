@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 @reports_errors
 def edit(
     models: Annotated[
-        list[str], typer.Argument(help=".onnx files, patterns ('models/*.onnx'), or a population folder.")
+        list[str],
+        typer.Argument(
+            help=".onnx and .safetensors files, folders with config.json and model.safetensors, patterns "
+            "('models/*.onnx'), or a population folder."
+        ),
     ],
     editor: Annotated[str, typer.Option(help="A bundled editor's name or an editor's file; see 'metaedit info'.")],
     out: Annotated[Path, typer.Option(help="A new or empty folder for the edited models and result.json.")],
@@ -76,21 +80,22 @@ def edit(
 
 
 def find_models(arguments: list[str]) -> list[Path] | Population:
-    """The files or the population that the arguments name.
+    """The files and folders of models, or the population, that the arguments name.
 
-    Raises ``ValueError`` for a pattern without a match, and a folder beside anything else;
-    ``FileNotFoundError`` for what does not exist.
+    A folder with a ``config.json`` is a model. Raises ``ValueError`` for a pattern without a match, and a population
+    beside anything else; ``FileNotFoundError`` for what does not exist.
     """
     from metaedit_fast.population.store import Population
 
-    folders = [argument for argument in arguments if Path(argument).is_dir()]
+    models = {argument for argument in arguments if (Path(argument) / "config.json").is_file()}
+    folders = [argument for argument in arguments if Path(argument).is_dir() and argument not in models]
     if folders:
         if len(arguments) > 1:
             raise ValueError(f"models: a population folder is given alone, got {folders[0]!r} and others")
         return Population.load(folders[0])
     found: list[Path] = []
     for argument in arguments:
-        if Path(argument).is_file():
+        if Path(argument).is_file() or argument in models:
             found.append(Path(argument))
         elif glob.has_magic(argument):
             matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 (absolute patterns too)

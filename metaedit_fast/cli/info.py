@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @reports_errors
 def info(
     what: Annotated[
-        str | None, typer.Argument(help="An editor's name or file, a model's .onnx file, or a population folder.")
+        str | None, typer.Argument(help="An editor's name or file, a model's file or folder, or a population folder.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the description as one JSON object.")] = False,
 ) -> None:
@@ -42,6 +42,8 @@ def describe(what: str | None) -> dict[str, Any]:
 
     if what is None:
         return {"kind": "installation", "editors": bundled_editors(), "versions": versions()}
+    if (Path(what) / "config.json").is_file():
+        return _model(open_model(what))
     if Path(what).is_dir():
         return _population(Population.load(what))
     if what in bundled_editors():

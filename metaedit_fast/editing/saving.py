@@ -1,4 +1,4 @@
-"""An edit's result on disk: a folder of ONNX models, or a population, and ``result.json``.
+"""An edit's result on disk: a folder of models, or a population, and ``result.json``.
 
 The folder appears whole or not at all: it is written beside its place and renamed.
 """
@@ -50,11 +50,13 @@ class Result(Protocol):
 
 
 def save_result(result: Result, folder: Path, *, overwrite: bool) -> Path:
-    """Write every model that was not refused as ``NAME.onnx`` and the records as ``result.json``.
+    """Write every model that was not refused, and the records as ``result.json``.
 
-    ``NAME`` is the given file's, made unique where two are alike. torch modules, scikit-learn estimators
-    and ``MLP`` are written as ONNX too, because their own formats are pickles. A population is written as
-    one, into ``population/``. ``result.json`` holds ``result.to_dict()`` and each record's ``file``.
+    An ONNX model is written as ``NAME.onnx``, one of tensors as it came, as ``NAME.safetensors`` (with a sidecar
+    ``NAME.json`` where it had one) or as the folder ``NAME``. ``NAME`` is the given file's, made unique where two are
+    alike. torch modules and programs, scikit-learn estimators and ``MLP`` are written as ONNX too, because their own
+    formats are pickles. A population is written as one, into ``population/``. ``result.json`` holds
+    ``result.to_dict()`` and each record's ``file``.
 
     An existing folder is taken where it is empty, and replaced with ``overwrite`` where it holds a former
     result and nothing else. Returns the folder. Raises ``FileExistsError`` otherwise, and for a folder inside
@@ -88,39 +90,47 @@ def _write_content(result: Result, content: Path) -> None:
         result.population.save(content / POPULATION)
         files = [POPULATION] * len(result)
     else:
-        files = _file_names(result)
-        for record, file in zip(result, files, strict=True):
-            if file is not None:
-                write_atomically(content / file, _onnx_bytes(record))
+        files = []
+        taken = {RESULT}
+        for record in result:
+            contents = {} if record.status == "refused" else _contents(record, taken)
+            for file, data in contents.items():
+                (content / file).parent.mkdir(exist_ok=True)
+                write_atomically(content / file, data)
+            files.append(_main_file(contents))
     written = sorted(p.relative_to(content).as_posix() for p in content.rglob("*") if p.is_file())
     text = {"format": result.format, "format_version": FORMAT_VERSION, **result.to_dict(), "files": [*written, RESULT]}
     text["records"] = [{**record, "file": file} for record, file in zip(text["records"], files, strict=True)]
     write_atomically(content / RESULT, (json.dumps(text, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _file_names(result: Result) -> list[str | None]:
-    taken: set[str] = set()
-    names: list[str | None] = []
-    for record in result:
-        if record.status == "refused":
-            names.append(None)
-            continue
-        name, number = record.name, 1
-        while name.casefold() in taken:  # some file systems do not tell case apart
-            number += 1
-            name = f"{record.name}-{number}"
-        taken.add(name.casefold())
-        names.append(f"{name}.onnx")
-    return names
+def _contents(record: Record, taken: set[str]) -> dict[str, bytes]:
+    """The files of a record's model by their names, which are added to ``taken``: none of them stands there yet."""
+    ends = _files(record)
+    name, number = record.name, 1
+    # Some file systems do not tell case apart.
+    while taken & (tops := {f"{name}{end}".partition("/")[0].casefold() for end in ends}):
+        number += 1
+        name = f"{record.name}-{number}"
+    taken |= tops
+    return {f"{name}{end}": data for end, data in ends.items()}
 
 
-def _onnx_bytes(record: Record) -> bytes:
+def _files(record: Record) -> dict[str, bytes]:
+    """The files of a record's model, by what stands behind its name."""
     from metaedit_fast.models.convert import open_model
     from metaedit_fast.models.onnx import mlp_to_onnx
 
-    if record.kind == "onnx":
-        return bytes(record.model.SerializeToString())
-    return bytes(mlp_to_onnx(open_model(record.model).mlp).SerializeToString())
+    if record.kind == "safetensors":
+        files: dict[str, bytes] = record.model.files()
+        return files
+    model = record.model if record.kind == "onnx" else mlp_to_onnx(open_model(record.model).mlp)
+    return {".onnx": model.SerializeToString()}
+
+
+def _main_file(contents: dict[str, bytes]) -> str | None:
+    """What a reader opens: the file of the model, or its folder."""
+    return next((file.partition("/")[0] for file in contents), None)
 
 
 def require_replaceable(folder: Path, *, overwrite: bool) -> None:

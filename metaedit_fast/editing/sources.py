@@ -44,10 +44,12 @@ class Source:
             if isinstance(model, MLP):
                 return model.spec.n_parameters
             if isinstance(model, str | os.PathLike):
-                return Path(model).stat().st_size // 4
+                path = Path(model)
+                files = path.iterdir() if path.is_dir() else [path]
+                return sum(file.stat().st_size for file in files) // 4
             if hasattr(model, "ByteSize"):
                 return int(model.ByteSize()) // 4
-            if is_torch(model):
+            if is_torch(model) or is_exported(model):
                 return sum(parameter.numel() for parameter in model.parameters())
             return sum(weights.size for weights in getattr(model, "coefs_", ()))
         except (OSError, TypeError, ValueError, AttributeError):  # such a model is refused when it is opened
@@ -97,7 +99,7 @@ def _memories(model: Any) -> list[int]:
     """Numbers that two models have in common where they share memory."""
     if isinstance(model, MLP):
         return [model.theta.__array_interface__["data"][0]]
-    if is_torch(model):
+    if is_torch(model) or is_exported(model):
         return [id(parameter) for parameter in model.parameters()]
     return [id(model)]
 
@@ -105,6 +107,11 @@ def _memories(model: Any) -> list[int]:
 def is_torch(model: object) -> bool:
     """Whether ``model`` is a torch module; imports nothing."""
     return any(base.__module__.startswith("torch.nn") for base in type(model).__mro__)
+
+
+def is_exported(model: object) -> bool:
+    """Whether ``model`` is a program of ``torch.export``; imports nothing."""
+    return any(base.__module__.startswith("torch.export") for base in type(model).__mro__)
 
 
 def _is_many(models: object) -> bool:
@@ -115,7 +122,8 @@ def _is_many(models: object) -> bool:
 
 def _name(index: int, model: object) -> str:
     if isinstance(model, str | os.PathLike):
-        return Path(model).stem
+        path = Path(model)
+        return path.resolve().name if path.is_dir() else path.stem
     return f"model-{index:05d}"
 
 

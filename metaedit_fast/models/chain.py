@@ -155,6 +155,26 @@ class Chain:
             raise refusal(where, "a scale and shift per column right behind a linear layer, an activation or the input")
         return self._advance(self._stage)
 
+    def batch_norm(
+        self,
+        value: Value,
+        mean: Array,
+        variance: Array,
+        gamma: Parameter | None,
+        beta: Parameter | None,
+        eps: float,
+        *,
+        where: str,
+    ) -> Value:
+        """Batch norm with its running statistics, folded; ``gamma`` stays, ``beta`` can hold an edited bias."""
+        with np.errstate(divide="ignore", invalid="ignore"):  # a damaged model is told apart by its θ
+            scale = 1.0 / np.sqrt(variance.astype(np.float64) + eps)
+            if gamma is not None:
+                scale = scale * gamma.array.astype(np.float64)
+            shift = -mean.astype(np.float64) * scale
+        self.use(where, gamma)
+        return self.affine(value, scale, shift, beta, where=where)
+
     def layer_norm(
         self, value: Value, width: int, scale: Parameter | None, shift: Parameter | None, eps: float, *, where: str
     ) -> Value:
@@ -186,6 +206,13 @@ class Chain:
             raise refusal(where, "one skip between two layers", "a second one")
         self._skips.append(ends)
         return self._advance(_SKIPPED)
+
+    def fitted(self, source: Value, width: int, *, where: str) -> Value:
+        """``source`` for a skip into ``width`` columns: its first ones, or all with zeros behind them."""
+        present = self.width_of(source) or width
+        if present > width:
+            return first_columns(source, width, where=where)
+        return padded(source, width - present, present, where=where)
 
     def activation(self, value: Value, name: str, alpha: float = 0.0, *, where: str) -> Value:
         """One of ``spec.ACTIVATIONS``; a sigmoid of one output at the very end becomes the output map."""

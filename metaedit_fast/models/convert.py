@@ -16,7 +16,11 @@ from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.opened import Arrays, Opened, OpenedMLP
 
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".joblib")
-_SUPPORTED = "a torch.nn.Module, an MLPClassifier, an MLPRegressor, an onnx.ModelProto, an MLP or an .onnx path"
+_SUPPORTED = (
+    "a torch.nn.Module, a torch.export.ExportedProgram, an MLPClassifier, an MLPRegressor, an onnx.ModelProto, an MLP "
+    "or a path"
+)
+_PATHS = "a name that ends in .onnx or .safetensors, or a folder with config.json and model.safetensors"
 
 
 class OpenedFile(Opened[Any]):
@@ -51,21 +55,29 @@ class OpenedFile(Opened[Any]):
 
 
 def open_model(model: Any) -> Opened[Any]:
-    """Open a torch module, a scikit-learn MLP or pipeline, an ONNX model, an ``MLP`` or an ``.onnx`` path.
+    """Open a torch module or exported program, a scikit-learn MLP or pipeline, an ONNX model, an ``MLP`` or a path.
 
-    Raises ``UnsupportedModelError`` where the type is none of these or the model is no MLP, and
-    ``FileNotFoundError`` where a path leads nowhere.
+    A path leads to an ``.onnx`` file, a ``.safetensors`` file with its architecture, or a folder with ``config.json``
+    and ``model.safetensors``. Raises ``UnsupportedModelError`` where the type is none of these or the model is no
+    MLP, and ``FileNotFoundError`` where a path leads nowhere.
     """
     if isinstance(model, MLP):
         return OpenedMLP(model)
     if isinstance(model, str | os.PathLike):
         path = Path(model)
-        _require_onnx_suffix(path)
-        return OpenedFile(path)
+        if _format_of(path) == "onnx":
+            return OpenedFile(path)
+        from metaedit_fast.models.safetensors import open_safetensors
+
+        return open_safetensors(path)
     if _is_instance(model, "torch.nn", "Module"):
         from metaedit_fast.models.torch import open_torch
 
         return open_torch(model)
+    if _is_instance(model, "torch.export", "ExportedProgram"):
+        from metaedit_fast.models.torch.exported import open_exported
+
+        return open_exported(model)
     if _is_instance(model, "sklearn.base", "BaseEstimator"):
         from metaedit_fast.models.sklearn import open_sklearn
 
@@ -74,6 +86,10 @@ def open_model(model: Any) -> Opened[Any]:
         from metaedit_fast.models.onnx import open_onnx
 
         return open_onnx(model)
+    if _is_instance(model, "metaedit_fast.models.safetensors", "SafetensorsModel"):
+        from metaedit_fast.models.safetensors import open_safetensors
+
+        return open_safetensors(model)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     raise UnsupportedModelError(f"model: expected {_SUPPORTED}, got a {kind}")
 
@@ -84,26 +100,36 @@ def read_model(model: Any) -> MLP:
 
 
 def write_model(mlp: MLP, path: str | os.PathLike[str], *, template: Any = None) -> None:
-    """Write an MLP as an ``.onnx`` file, in one step: a reader sees no file or the whole one.
+    """Write an MLP as an ``.onnx`` file, a ``.safetensors`` file, or a folder where ``path`` has no suffix.
 
-    ``template`` is an ``onnx.ModelProto`` or a path to one, whose graph, names and metadata are kept
-    and whose parameters are replaced; without it the file holds a fresh graph.
-    Raises ``UnsupportedModelError`` where ``path`` has another suffix than ``.onnx``, or where the
-    template has another architecture.
+    A file is written in one step: a reader sees no file or the whole one. A file of tensors has its architecture in
+    its header, a folder has it in ``config.json``. ``template`` is a model of the same format, as an object or a
+    path; its graph or its tensors' names and dtypes, and all else that it holds, are kept, and its parameters are
+    replaced.
+
+    Raises ``UnsupportedModelError`` where ``path`` has another suffix, or where the template is of another format
+    or architecture.
     """
     target = Path(path)
-    _require_onnx_suffix(target)
-    if template is None:
+    kind = _format_of(target, new=True)
+    written: Any
+    if template is not None:
+        opened = open_model(template)
+        if opened.kind != kind:
+            raise UnsupportedModelError(f"template: expected a model or a path of {kind}, got one of {opened.kind!r}")
+        written = opened.write(mlp)
+    elif kind == "onnx":
         from metaedit_fast.models.onnx import mlp_to_onnx
 
-        write_atomically(target, mlp_to_onnx(mlp).SerializeToString())
-        return
-    opened = open_model(template)
-    if opened.kind != "onnx":
-        raise UnsupportedModelError(
-            f"template: expected an onnx.ModelProto or a path, got a model of kind {opened.kind!r}"
-        )
-    write_atomically(target, opened.write(mlp).SerializeToString())
+        written = mlp_to_onnx(mlp)
+    else:
+        from metaedit_fast.models.safetensors import mlp_to_safetensors
+
+        written = mlp_to_safetensors(mlp, folder=target.suffix.lower() != ".safetensors")
+    if kind == "onnx":
+        write_atomically(target, written.SerializeToString())
+    else:
+        written.save(target)
 
 
 def _is_instance(model: object, module: str, name: str) -> bool:
@@ -112,14 +138,20 @@ def _is_instance(model: object, module: str, name: str) -> bool:
     return isinstance(kind, type) and isinstance(model, kind)
 
 
-def _require_onnx_suffix(path: Path) -> None:
+def _format_of(path: Path, *, new: bool = False) -> str:
+    """Give the kind of model at ``path``, or to be made there; of what exists, only whether it is a folder is asked.
+
+    Raises ``UnsupportedModelError`` for another suffix.
+    """
     suffix = path.suffix.lower()
+    if path.is_dir() or suffix == ".safetensors" or (new and suffix == ""):
+        return "safetensors"
     if suffix == ".onnx":
-        return
+        return "onnx"
     if suffix in _PICKLES:
         got = f"{suffix}: a pickle runs any code that is inside; load it where you trust it and pass the model itself"
-    elif suffix == ".safetensors":
-        got = f"{suffix}: it has tensors but no architecture; load it into a module and pass the module"
+    elif suffix == ".pt2":
+        got = ".pt2: it may hold pickles; load it with torch.export.load where you trust it and pass the program"
     else:
         got = repr(suffix)
-    raise UnsupportedModelError(f"{path.name}: expected the suffix .onnx, got {got}")
+    raise UnsupportedModelError(f"{path.name}: expected {_PATHS}, got {got}")

@@ -12,7 +12,7 @@ from metaedit_fast.models.chain import Chain, Parameter, Value, refusal
 from metaedit_fast.models.opened import Arrays, Opened
 
 _ACTIVATIONS = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
-_SCALERS = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler")
+_SCALERS = ("StandardScaler", "MinMaxScaler", "MaxAbsScaler", "RobustScaler")
 
 
 class OpenedSklearn(Opened[Any]):
@@ -37,18 +37,29 @@ class OpenedSklearn(Opened[Any]):
 def open_sklearn(estimator: Any) -> OpenedSklearn:
     """Read a fitted ``MLPClassifier`` or ``MLPRegressor``, or a ``Pipeline`` that ends in one.
 
-    Steps of a pipeline in front may be ``StandardScaler``, ``MinMaxScaler``, ``MaxAbsScaler`` or
-    ``"passthrough"``; they become the MLP's fixed normalisation of the inputs. ``write`` gives a deep
-    copy with other ``coefs_`` and ``intercepts_`` and all other fitted attributes as they were.
-    Raises ``UnsupportedModelError`` for anything else, naming the step.
+    Where all steps in front are ``StandardScaler``, ``MinMaxScaler``, ``MaxAbsScaler``, ``RobustScaler`` (none of
+    them clipping) or ``"passthrough"``, they become the MLP's fixed normalisation of the inputs. Where any is
+    something else, all steps stay in front: the MLP is that of the last step alone, its rows are what the steps
+    give (``pipeline[:-1].transform(X)``), and a note says so.
+
+    ``write`` gives a deep copy with other ``coefs_`` and ``intercepts_`` and all other fitted attributes as they
+    were. Raises ``UnsupportedModelError`` for anything else, naming the step.
     """
     steps = _steps(estimator)
     chain = Chain()
     value = chain.value
-    for name, step in steps[:-1]:
-        value = _scaler(chain, value, step, f"step {name!r} ({type(step).__name__})")
+    front = [(name, step) for name, step in steps[:-1] if _transforms(step)]
+    for name, step in front:
+        _require_fitted(step, _place(name, step))
+    if not has_steps_in_front(estimator):
+        for name, step in front:
+            value = _scaler(chain, value, step, _place(name, step))
+        notes = [f"step {name!r} is the normalisation of the inputs" for name, _ in front]
+    else:
+        names = ", ".join(f"{name!r} ({type(step).__name__})" for name, step in front)
+        notes = [f"the steps {names} stay in front; the rows are what they give, pipeline[:-1].transform(X)"]
     name, network = steps[-1]
-    where = f"step {name!r} ({type(network).__name__})" if len(steps) > 1 else type(network).__name__
+    where = _place(name, network) if len(steps) > 1 else type(network).__name__
     _require_mlp(network, where)
     last = len(network.coefs_) - 1
     for i, (weights, biases) in enumerate(zip(network.coefs_, network.intercepts_, strict=True)):
@@ -66,8 +77,16 @@ def open_sklearn(estimator: Any) -> OpenedSklearn:
         case other:
             raise refusal(where, "an output of identity, logistic or softmax", other)
     mlp, slots = chain.finish(value, where=where)
-    scalers = [f"step {name!r} is the normalisation of the inputs" for name, step in steps[:-1] if _transforms(step)]
-    return OpenedSklearn(estimator, mlp, slots, tuple(scalers))
+    return OpenedSklearn(estimator, mlp, slots, tuple(notes))
+
+
+def has_steps_in_front(estimator: Any) -> bool:
+    """Whether the MLP read from ``estimator`` takes what steps in front of it give, not the estimator's own rows."""
+    return not all(_is_affine(step) for _, step in _steps(estimator)[:-1] if _transforms(step))
+
+
+def _place(name: str, step: Any) -> str:
+    return f"step {name!r} ({type(step).__name__})"
 
 
 def _steps(estimator: Any) -> list[tuple[str, Any]]:
@@ -100,23 +119,34 @@ def _transforms(step: Any) -> bool:
     return step is not None and step != "passthrough"
 
 
+def _require_fitted(step: Any, where: str) -> None:
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    if not hasattr(step, "transform"):
+        raise refusal(where, "a transformer in front of the MLP", type(step).__name__)
+    try:
+        check_is_fitted(step)
+    except NotFittedError as error:
+        raise refusal(where, "a fitted transformer", "one that is not") from error
+
+
+def _is_affine(step: Any) -> bool:
+    """Whether ``step`` is a scale and shift of each column, and of a class that we know."""
+    known = type(step).__name__ in _SCALERS and type(step).__module__.startswith("sklearn.")
+    return known and not getattr(step, "clip", False)
+
+
 def _scaler(chain: Chain, value: Value, step: Any, where: str) -> Value:
-    if not _transforms(step):
-        return value
-    if type(step).__name__ not in _SCALERS or not type(step).__module__.startswith("sklearn."):
-        expected = f"one of {', '.join(_SCALERS)} in front of the MLP"
-        raise refusal(where, expected, f"{type(step).__name__}; pass the last step alone and transform the rows before")
-    if not hasattr(step, "n_features_in_"):
-        raise refusal(where, "a fitted scaler", "one that is not")
-    if getattr(step, "clip", False):
-        raise refusal(where, "a scaler without clipping", "clip=True")
     ones, zeros = np.ones(step.n_features_in_), np.zeros(step.n_features_in_)
     if type(step).__name__ == "MinMaxScaler":
         return chain.affine(value, _float64(step.scale_), _float64(step.min_), None, where=where)
-    # StandardScaler leaves out what it was told not to do; MaxAbsScaler has no mean.
+    # StandardScaler and RobustScaler leave out what they were told not to do; MaxAbsScaler has no centre.
     scale = ones if step.scale_ is None else 1.0 / _float64(step.scale_)
-    mean = getattr(step, "mean_", None) if getattr(step, "with_mean", False) else None
-    shift = zeros if mean is None else -_float64(mean) * scale
+    centre = getattr(step, "center_", None)
+    if getattr(step, "with_mean", False):
+        centre = step.mean_
+    shift = zeros if centre is None else -_float64(centre) * scale
     return chain.affine(value, scale, shift, None, where=where)
 
 

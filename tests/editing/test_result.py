@@ -212,7 +212,7 @@ def test_a_failed_save_leaves_what_was_there(monkeypatch, tmp_path, result):
     def fails(record):
         raise OSError("disk full")
 
-    monkeypatch.setattr(saving, "_onnx_bytes", fails)
+    monkeypatch.setattr(saving, "_files", fails)
     for place in (folder, tmp_path / "new"):
         with pytest.raises(OSError, match="disk full"):
             result.save(place, overwrite=True)

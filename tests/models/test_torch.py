@@ -248,6 +248,24 @@ def test_dtypes_are_kept_and_unchanged_values_keep_their_bits(dtype):
     assert torch.equal(written[0].weight, module[0].weight)
 
 
+def test_the_default_device_makes_no_difference():
+    module = randomise(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)))
+    code = copy.deepcopy(module)
+    code.__class__ = type("Mine", (nn.Sequential,), {})  # traced, not walked
+    for each in (module, code):
+        expected = open_torch(each).write(edited(open_torch(each))).state_dict()
+        with torch.device("meta"):
+            written = open_torch(each).write(edited(open_torch(each)))
+        assert {p.device.type for p in written.parameters()} == {"cpu"}
+        assert same_state(written.state_dict(), expected)
+
+
+def test_layers_of_different_dtypes_keep_theirs():
+    module = nn.Sequential(nn.Linear(3, 4, dtype=torch.float64), nn.ReLU(), nn.Linear(4, 2, dtype=torch.bfloat16))
+    written = open_torch(module).write(edited(open_torch(module)))
+    assert [p.dtype for p in written.parameters()] == [p.dtype for p in module.parameters()]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_devices_are_kept():
     module = randomise(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)))

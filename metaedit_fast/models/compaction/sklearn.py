@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.models.compaction.plan import Indices, Plan
+from metaedit_fast.models.sklearn import has_steps_in_front
 
 
 def cut_sklearn(estimator: Any, plan: Plan) -> Any:
@@ -15,7 +17,11 @@ def cut_sklearn(estimator: Any, plan: Plan) -> Any:
 
     ``hidden_layer_sizes``, ``coefs_``, ``intercepts_`` and ``n_features_in_`` follow, and so do scalers in front
     and ``feature_names_in_``. The state of the optimiser is dropped: ``partial_fit`` begins with a new one.
+
+    Raises ``UnsupportedModelError`` where inputs are dropped that other steps of a pipeline give.
     """
+    if plan.inputs_removed and has_steps_in_front(estimator):
+        raise UnsupportedModelError("the steps in front of the MLP give all of its inputs, so none can be dropped")
     result = copy.deepcopy(estimator)
     steps = [step for _, step in result.steps] if hasattr(result, "steps") else [result]
     network = steps[-1]

@@ -9,13 +9,13 @@ chain of the same operations, plus sums that are skips in the sense of ``MLPSpec
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
-from metaedit_fast.models.chain import Array, Chain, Parameter, Value, first_columns, padded, refusal
+from metaedit_fast.models.chain import Array, Chain, Parameter, Value, refusal
 from metaedit_fast.models.opened import Arrays, Opened
 from metaedit_fast.models.torch.checks import require_readable
 from metaedit_fast.models.torch.modules import InputNormalisation, SkipMLP
@@ -47,11 +47,15 @@ class OpenedTorch(Opened[nn.Module]):
         return copy.deepcopy(self.model)
 
     def _assign(self, model: nn.Module, arrays: Arrays) -> None:
-        parameters = dict(model.named_parameters())
-        for key, array in arrays.items():
-            # Parameters made under torch.inference_mode() can be written there only.
-            with torch.inference_mode(parameters[key].is_inference()), torch.no_grad():
-                parameters[key].copy_(torch.from_numpy(array))
+        copy_into(dict(model.named_parameters()), arrays)
+
+
+def copy_into(parameters: Mapping[str, torch.Tensor], arrays: Arrays) -> None:
+    """Write arrays into tensors of the same names, which keep their dtype and device."""
+    for key, array in arrays.items():
+        # Parameters made under torch.inference_mode() can be written there only.
+        with torch.inference_mode(parameters[key].is_inference()), torch.no_grad():
+            parameters[key].copy_(torch.from_numpy(array))
 
 
 def open_torch(module: nn.Module) -> OpenedTorch:
@@ -142,31 +146,19 @@ class ModuleReader:
             for name, children in (("linears", module.linears), ("norms", module.norms)):
                 z = self.apply(children[t], f"{prefix}{name}.{t}", z)
             for s in module.spec.skips_into(t + 1):
-                z = self.chain.skip(z, self._fitted(outputs[s], layer.width, where), where=where)
+                z = self.chain.skip(z, self.chain.fitted(outputs[s], layer.width, where=where), where=where)
             for name, children in (("activations", module.activations), ("dropouts", module.dropouts)):
                 z = self.apply(children[t], f"{prefix}{name}.{t}", z)
             outputs.append(z)
         return self.apply(module.tail, f"{prefix}tail", outputs[-1])
 
-    def _fitted(self, source: Value, target: int, where: str) -> Value:
-        width = self.chain.width_of(source) or target
-        if width > target:
-            return first_columns(source, target, where=where)
-        return padded(source, target - width, width, where=where)
-
     def _batch_norm(self, module: nn.BatchNorm1d, path: str, value: Value, where: str) -> Value:
         if module.running_mean is None or module.running_var is None:
             raise refusal(where, "running statistics", "track_running_stats=False, whose outputs depend on the batch")
-        mean, variance = (to_numpy(t, where).astype(np.float64) for t in (module.running_mean, module.running_var))
+        mean, variance = (to_numpy(t, where) for t in (module.running_mean, module.running_var))
         gamma, beta = parameter(module, path, "weight"), parameter(module, path, "bias")
-        with np.errstate(divide="ignore", invalid="ignore"):  # a damaged model is told apart by its θ
-            scale = 1.0 / np.sqrt(variance + module.eps)
-            if gamma is not None:
-                scale = scale * gamma.array.astype(np.float64)
-            shift = -mean * scale
-        self.chain.use(where, gamma)
         self.note(f"batch norm {path!r} is folded, with its running statistics; its scale stays as it is")
-        return self.chain.affine(value, scale, shift, beta, where=where)
+        return self.chain.batch_norm(value, mean, variance, gamma, beta, module.eps, where=where)
 
     def _layer_norm(self, module: nn.LayerNorm, path: str, value: Value, where: str) -> Value:
         if len(module.normalized_shape) != 1:
@@ -192,7 +184,10 @@ def to_numpy(tensor: torch.Tensor, name: str) -> Array:
     if tensor.is_quantized or tensor.dtype not in _DTYPES:
         raise refusal(name, "a floating-point tensor", tensor.dtype)
     if tensor.is_meta or tensor.layout != torch.strided:
-        raise refusal(name, "a dense tensor with values", f"device {tensor.device}, layout {tensor.layout}")
+        got = f"device {tensor.device}, layout {tensor.layout}"
+        if tensor.is_meta:
+            got += "; give it values first, with module.to_empty(device=...) and load_state_dict"
+        raise refusal(name, "a dense tensor with values", got)
     plain = tensor.detach().to("cpu")
     array: Array = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
     return array

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ def require_readable(module: nn.Module) -> None:
         _require_own_forward(child, where)
         _require_unwrapped(child, where)
         _require_no_hooks(child, where)
-    _require_one_owner(module)
+    require_one_owner(_tensors(module))
 
 
 def is_dense(tensor: torch.Tensor) -> bool:
@@ -88,14 +88,14 @@ def _require_no_hooks(module: nn.Module, where: str) -> None:
             raise refusal(where, f"no forward {kind}", got)
 
 
-def _require_one_owner(module: nn.Module) -> None:
+def require_one_owner(tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Refuse a parameter that shares memory with another parameter, or with a constant.
 
     Parameters side by side in one storage are no shared memory. Those whose elements alternate there
     count as shared, which is stricter than needed, and rare.
     """
     places: list[tuple[str, int, int, int, str, bool]] = []  # device, first byte, end, order, name, is it a parameter
-    for name, tensor in _tensors(module):
+    for name, tensor in tensors:
         if not is_dense(tensor) or tensor.numel() == 0:
             continue
         extents = list(zip(tensor.shape, tensor.stride(), strict=True))

@@ -43,7 +43,7 @@ _CALLS = ("__call__", "_wrapped_call_impl", "_call_impl")
 _SAME = ("contiguous", "clone", torch.clone)
 
 
-class _Rows:
+class Rows:
     """The number of rows, or the shape, of a tensor inside the traced code."""
 
 
@@ -87,14 +87,14 @@ def read_graph(module: nn.Module, reader: ModuleReader) -> tuple[MLP, list[Slot]
     with torch.random.fork_rng(devices=[]):
         shadow, graph = _traced(where, lambda: _copied(module))
         _require_unchanged(module, shadow, where)
-        mlp, slots = _GraphReader(shadow, reader).read(graph)
+        mlp, slots = GraphReader(shadow, reader).read(graph)
         kept = [(p, p.data) for p in shadow.parameters() if p.is_floating_point()]
         for parameter, values in kept:
             parameter.data = values * 0.5 + 1.0  # not in place: a constant may be a view of the memory
         _, again = _traced(where, lambda: shadow)
         for parameter, values in kept:
             parameter.data = values
-    if _GraphReader(shadow, ModuleReader()).read(again)[0].content_hash() != mlp.content_hash():
+    if GraphReader(shadow, ModuleReader()).read(again)[0].content_hash() != mlp.content_hash():
         expected = "a forward whose constants are the same each time, whatever the values of its parameters"
         got = "others when it was traced again; does it draw random numbers, or compute with self.parameters()?"
         raise refusal(where, expected, got)
@@ -130,77 +130,94 @@ def _require_unchanged(module: nn.Module, shadow: nn.Module, where: str) -> None
             raise refusal(where, "a forward that changes no parameter and no buffer in evaluation", f"a changed {name}")
 
 
-class _GraphReader:
+class GraphReader:
+    """Follows the nodes of a traced graph of ``module``, and tells the reader's chain what they compute."""
+
+    name = "traced graph"
+
     def __init__(self, module: nn.Module, reader: ModuleReader) -> None:
         self.module = module
         self.reader = reader
         self.chain = reader.chain
-        self.values: dict[fx.Node, Value | _Rows | Parameter] = {}
+        self.values: dict[fx.Node, Value | Rows | Parameter] = {}
         self.buffers: set[str] = set()
+        self.has_input = False
 
     def read(self, graph: fx.Graph) -> tuple[MLP, list[Slot]]:
         """Follow all nodes in order; each must be part of the chain."""
-        inputs = 0
         for node in graph.nodes:
-            where = f"node {node.name!r} of the traced graph"
+            where = f"node {node.name!r} of the {self.name}"
             if node.op == "placeholder":
-                inputs += 1
-                if inputs > 1:
-                    raise refusal(where, "one input", f"a second one, {node.target!r}")
-                self.values[node] = self.chain.value
+                self.values[node] = self.placeholder(node, where)
             elif node.op == "output":
-                return self.chain.finish(self._value(node.args[0], where), where="the output")
+                return self.chain.finish(self._value(self.result(node, where), where), where="the output")
             elif node.op == "get_attr":
                 key = str(node.target)
-                tensor = operator.attrgetter(key)(self.module)
-                self.values[node] = Parameter(key, to_numpy(tensor, key))
-                if not isinstance(tensor, torch.nn.Parameter):
-                    self.buffers.add(key)
+                self.values[node] = self.tensor(key, operator.attrgetter(key)(self.module))
             elif node.op == "call_module":
                 target = self.module.get_submodule(str(node.target))
                 self.values[node] = self.reader.apply(target, str(node.target), self._value(node.args[0], where))
             else:
-                self.values[node] = self._call(node, f"{where} ({_name(node.target)})")
+                self.values[node] = self.call(node, f"{where} ({_name(node.target)})")
         raise AssertionError("a traced graph ends in an output")
 
-    def _call(self, node: fx.Node, where: str) -> Value | _Rows:
+    def placeholder(self, node: fx.Node, where: str) -> Value | Rows | Parameter:
+        """Take an argument of the graph: the one input."""
+        if self.has_input:
+            raise refusal(where, "one input", f"a second one, {node.target!r}")
+        self.has_input = True
+        return self.chain.value
+
+    def result(self, node: fx.Node, where: str) -> Any:
+        """What the output node gives."""
+        return node.args[0]
+
+    def tensor(self, key: str, tensor: torch.Tensor) -> Parameter:
+        """Read a tensor of the module, and remember whether an edit may change it."""
+        if not isinstance(tensor, torch.nn.Parameter):
+            self.buffers.add(key)
+        return Parameter(key, to_numpy(tensor, key))
+
+    def call(self, node: fx.Node, where: str) -> Value | Rows:
+        """Follow a function or method."""
         function = node.target
         if function in _ARITHMETIC:
-            return self._arithmetic(node, _ARITHMETIC[function], where)
-        first = self._operand(node.args[0] if node.args else node.kwargs.get("input"), where)
+            return self.arithmetic(node, _ARITHMETIC[function], where, in_place=function in _IN_PLACE)
+        first = self.operand(node.args[0] if node.args else node.kwargs.get("input"), where)
         if function in ("size", getattr) and isinstance(first, Value):
             if function is getattr and node.args[1] != "shape":
                 raise refusal(where, "no attribute of a tensor but its shape", node.args[1])
-            return _Rows()
-        if isinstance(first, _Rows):
+            return Rows()
+        if isinstance(first, Rows):
             if function is not operator.getitem or node.args[1] != 0:
                 raise refusal(where, "only the number of rows of a shape", node.args[1:])
             return first
         if isinstance(first, Parameter):
             raise refusal(where, "a tensor that depends on the input", f"the parameter {first.key}")
-        return self._compute(node, function, first, where)
+        return self.compute(node, function, first, where)
 
-    def _compute(self, node: fx.Node, function: Any, value: Value, where: str) -> Value:
+    def compute(self, node: fx.Node, function: Any, value: Value, where: str) -> Value:
+        """Follow ``value`` through ``function``, which takes the arguments of ``node``."""
         if function in _ACTIVATIONS:
             return self._activation(node, _ACTIVATIONS[function], value, where)
         if function in _SOFTMAX or function in _LOG_SOFTMAX:
             log = function in _LOG_SOFTMAX
-            return self.reader.softmax(value, _argument(node, 1, "dim", None), where, log=log)
+            return self.reader.softmax(value, argument(node, 1, "dim", None), where, log=log)
         if function is F.linear:
             return self._linear(node, value, where)
         if function is F.dropout:
-            if _argument(node, 2, "training", True):
+            if argument(node, 2, "training", True):
                 raise refusal(where, "dropout that ends in evaluation", "training=True")
             self.reader.note("dropout does nothing in evaluation")
             return self.chain.activation(value, "identity", where=where)
         if function in (torch.flatten, "flatten"):
-            if (_argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1)) != (1, -1):
+            if (argument(node, 1, "start_dim", 0), argument(node, 2, "end_dim", -1)) != (1, -1):
                 raise refusal(where, "start_dim 1 and end_dim -1", node.args[1:])
             return self.chain.flatten(value, None, where=where)
         if function in ("view", "reshape", torch.reshape):
             return self._view(node, value, where)
         if function in (torch.squeeze, "squeeze"):
-            if _argument(node, 1, "dim", None) not in (-1, 1):
+            if argument(node, 1, "dim", None) not in (-1, 1):
                 raise refusal(where, "a squeeze of dim -1 or 1", node.args[1:])
             return self.chain.squeeze(value, where=where)
         if function is operator.getitem:
@@ -212,14 +229,14 @@ class _GraphReader:
         raise refusal(where, "an operation of a plain MLP", _name(function))
 
     def _activation(self, node: fx.Node, name: str, value: Value, where: str) -> Value:
-        alpha = float(_argument(node, 1, *_ALPHA[name])) if name in _ALPHA else 0.0
-        if name == "gelu" and _argument(node, 1, "approximate", "none") == "tanh":
+        alpha = float(argument(node, 1, *_ALPHA[name])) if name in _ALPHA else 0.0
+        if name == "gelu" and argument(node, 1, "approximate", "none") == "tanh":
             name = "gelu_tanh"
         return self.chain.activation(value, name, alpha, where=where)
 
     def _linear(self, node: fx.Node, value: Value, where: str) -> Value:
-        held = [_argument(node, 1, "weight", None), _argument(node, 2, "bias", None)]
-        weight, bias = (None if h is None else self._operand(h, where) for h in held)
+        held = [argument(node, 1, "weight", None), argument(node, 2, "bias", None)]
+        weight, bias = (None if h is None else self.operand(h, where) for h in held)
         if not isinstance(weight, Parameter) or not isinstance(bias, Parameter | None):
             raise refusal(where, "a weight and a bias that are parameters themselves", "computed ones")
         for held_by in (weight, bias):
@@ -227,13 +244,12 @@ class _GraphReader:
                 raise refusal(where, "a weight and a bias that are parameters", f"the buffer {held_by.key}")
         return self.chain.linear(value, weight, bias, transpose=True, where=where)
 
-    def _arithmetic(self, node: fx.Node, operation: str, where: str) -> Value:
+    def arithmetic(self, node: fx.Node, operation: str, where: str, *, in_place: bool) -> Value:
         """Read ``a + b`` and the like: of two tensors a skip, of a tensor and a constant a scale and shift."""
         if set(node.kwargs) - {"input", "other"}:
             raise refusal(where, "plain arithmetic", dict(node.kwargs))
-        operands = [_argument(node, 0, "input", None), _argument(node, 1, "other", None)]
-        left, right = (self._operand(o, where) if isinstance(o, fx.Node) else o for o in operands)
-        in_place = node.target in _IN_PLACE
+        operands = [argument(node, 0, "input", None), argument(node, 1, "other", None)]
+        left, right = (self.operand(o, where) if isinstance(o, fx.Node) else o for o in operands)
         if isinstance(left, Value) and isinstance(right, Value):
             if operation != "add":
                 raise refusal(where, "no arithmetic of two tensors but a sum", operation)
@@ -286,32 +302,34 @@ class _GraphReader:
         shape = node.args[1] if isinstance(node.args[1], list | tuple) else node.args[1:]
         sizes = [self.values.get(size) if isinstance(size, fx.Node) else size for size in shape]
         match sizes:
-            case [_Rows(), -1]:
+            case [Rows(), -1]:
                 return self.chain.flatten(value, None, where=where)
-            case [_Rows() | -1, int(width)] if width > 0:
+            case [Rows() | -1, int(width)] if width > 0:
                 return self.chain.flatten(value, width, where=where)
         raise refusal(where, "a view of rows by columns", tuple(shape))
 
     def _pad(self, node: fx.Node, value: Value, where: str) -> Value:
-        widths, mode = _argument(node, 1, "pad", None), _argument(node, 2, "mode", "constant")
-        fill = _argument(node, 3, "value", None)
+        widths, mode = argument(node, 1, "pad", None), argument(node, 2, "mode", "constant")
+        fill = argument(node, 3, "value", None)
         if not isinstance(widths, list | tuple) or len(widths) != 2 or widths[0] != 0 or mode != "constant" or fill:
             raise refusal(where, "zeros behind the columns", (widths, mode, fill))
         return padded(value, int(widths[1]), self.chain.width_of(value), where=where)
 
-    def _operand(self, argument: Any, where: str) -> Value | _Rows | Parameter:
+    def operand(self, argument: Any, where: str) -> Value | Rows | Parameter:
+        """What an argument stands for, which must be a node."""
         if not isinstance(argument, fx.Node):
             raise refusal(where, "a tensor", repr(argument))
         return self.values[argument]
 
     def _value(self, argument: Any, where: str) -> Value:
-        operand = self._operand(argument, where)
+        operand = self.operand(argument, where)
         if not isinstance(operand, Value):
             raise refusal(where, "a tensor that depends on the input", "a parameter or a shape")
         return operand
 
 
-def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+def argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    """Give an argument of a call, by place or by name."""
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
