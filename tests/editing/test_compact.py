@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import metaedit_fast as mf
 from metaedit_fast.cli import app
+from metaedit_fast.models.safetensors import mlp_to_safetensors
 
 
 @pytest.fixture
@@ -104,3 +105,32 @@ def test_the_command(sparse_mlps, tmp_path, monkeypatch):
     assert done.exit_code == 1
     assert "refused: bad" in done.stdout
     assert not (tmp_path / "out" / "m1.onnx").exists()
+
+
+def test_tensors_stay_tensors(sparse_mlps, tmp_path):
+    """In the same layout, with a note; what a program of torch cannot do is refused."""
+    for folder in (True, False):
+        model = mlp_to_safetensors(sparse_mlps[0], folder=folder)
+        (record,) = mf.compact(model)
+        assert record.status == "compacted"
+        assert record.model.is_folder == folder
+        assert mf.read_model(record.model).content_hash() == mf.compact(sparse_mlps[0]).models[0].content_hash()
+        assert any("float32" in note for note in record.notes)
+
+
+def test_inputs_behind_other_steps_are_not_dropped():
+    neural_network = pytest.importorskip("sklearn.neural_network")
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import make_pipeline
+
+    x = np.random.default_rng(0).normal(size=(30, 6))
+    pipeline = make_pipeline(PCA(4), neural_network.MLPRegressor(hidden_layer_sizes=(5,)))
+    pipeline[1].partial_fit(pipeline[0].fit_transform(x), x[:, 0])
+    pipeline[1].coefs_[0][1] = 0
+    pipeline[1].coefs_[0][:, 2] = 0
+    (record,) = mf.compact(pipeline, drop_inputs=True)
+    assert record.status == "refused"
+    assert "the steps in front of the MLP give all of its inputs" in record.reason
+    (record,) = mf.compact(pipeline)
+    assert record.status == "compacted"
+    assert np.allclose(record.model.predict(x), pipeline.predict(x))
