@@ -14,10 +14,10 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress_bar(label: str, total: int, *, shown: bool, done: int = 0) -> Iterator[Advance]:
+def progress_bar(label: str, total: int | None, *, shown: bool, done: int = 0) -> Iterator[Advance]:
     """Give a function that advances the bar; without ``shown`` it does nothing.
 
-    ``done`` of the ``total`` steps are there already.
+    ``done`` of the ``total`` steps are there already; None for a total that nobody knows.
     """
     if not shown:
         yield lambda text=None: None

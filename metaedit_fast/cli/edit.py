@@ -11,7 +11,7 @@ import typer
 from metaedit_fast.cli.console import REFUSED, give, reports_errors, shows_progress
 
 if TYPE_CHECKING:
-    from metaedit_fast.population.store import Population
+    from metaedit_fast.population.store import Population, StoredPopulation
 
 
 @reports_errors
@@ -50,8 +50,7 @@ def edit(
     Exit codes: 0 all models were edited; 1 some were refused; 2 a wrong argument or unreadable input.
     """
     from metaedit_fast.data import read_table
-    from metaedit_fast.editing import edit as editing
-    from metaedit_fast.editing.saving import require_replaceable
+    from metaedit_fast.editing.edit_folder import edit_into
 
     for name, column in (("--label", label), ("--sensitive", sensitive)):
         if column is not None and data is None:
@@ -60,10 +59,11 @@ def edit(
     target = {name: float(value) for name, value in asked.items() if value is not None}
     if len(target) + (strength is not None) != 1:
         raise ValueError("exactly one of --sparsity, --features, --odds and --strength is needed")
-    require_replaceable(out, overwrite=overwrite)  # better known before the work than after it
-    result = editing.edit(
-        find_models(models),
+    result = edit_into(
+        out,
+        find_sources(models),
         editor,
+        overwrite=overwrite,
         target=target or None,
         strength=strength,
         data=None if data is None else read_table(data, label=label, sensitive=sensitive),
@@ -73,26 +73,33 @@ def edit(
         seed=seed,
         progress=shows_progress(as_json=as_json),
     )
-    folder = result.save(out, overwrite=overwrite)
-    give({"out": str(folder), **result.to_dict()}, f"{result.report()}\n\nwritten to {folder}", as_json=as_json)
+    give({"out": str(out), **result.to_dict()}, f"{result.report()}\n\nwritten to {out}", as_json=as_json)
     if result.status_counts["refused"]:
         raise typer.Exit(REFUSED)
 
 
 def find_models(arguments: list[str]) -> list[Path] | Population:
-    """The files and folders of models, or the population, that the arguments name.
+    """The files and folders of models, or the population, that arguments name; raises what ``find_sources`` does."""
+    from metaedit_fast.population.store import Population, StoredPopulation
+
+    found = find_sources(arguments)
+    return Population.load(found.folder) if isinstance(found, StoredPopulation) else found
+
+
+def find_sources(arguments: list[str]) -> list[Path] | StoredPopulation:
+    """The files and folders of models, or the population, that the arguments name, none of it read.
 
     A folder with a ``config.json`` is a model. Raises ``ValueError`` for a pattern without a match, and a population
     beside anything else; ``FileNotFoundError`` for what does not exist.
     """
-    from metaedit_fast.population.store import Population
+    from metaedit_fast.population.store import StoredPopulation
 
     models = {argument for argument in arguments if (Path(argument) / "config.json").is_file()}
     folders = [argument for argument in arguments if Path(argument).is_dir() and argument not in models]
     if folders:
         if len(arguments) > 1:
             raise ValueError(f"models: a population folder is given alone, got {folders[0]!r} and others")
-        return Population.load(folders[0])
+        return StoredPopulation(folders[0])
     found: list[Path] = []
     for argument in arguments:
         if Path(argument).is_file() or argument in models:

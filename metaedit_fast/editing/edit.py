@@ -57,7 +57,7 @@ def edit(
     Raises ``ValueError`` for arguments that make no sense together, before any work.
     """
     plan = make_plan(editor, **options)
-    records = _collected(list(sources_of(models)), plan, _written, progress=progress)
+    records = _collected(list(sources_of(models)), plan, written, progress=progress)
     return _result(records, plan, models if isinstance(models, Population) else None)
 
 
@@ -110,10 +110,11 @@ def edit_stream(
     """
     plan = make_plan(editor, **options)
     require_integer("batch", batch, 1)
-    return pipeline.run(sources_of(models), plan, _written, batch=batch)
+    return pipeline.run(sources_of(models), plan, written, batch=batch)
 
 
-def _written(opened: Opened[Any], edited: MLP) -> Any:
+def written(opened: Opened[Any], edited: MLP) -> Any:
+    """A new model with the edited parameters."""
     return opened.write(edited)
 
 

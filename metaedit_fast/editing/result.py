@@ -116,8 +116,13 @@ class EditResult(Records[EditRecord]):
 
         if self._source is None:
             raise ValueError("population: this result came from a list of models; use .models")
-        info = {**self._source.info, "edit": {"settings": self.settings, "editor": self.editor}}
-        return Population(map(_population_record, self._records), dataset=self._source.dataset, info=info)
+        info = {**self._source.info, **self.population_info}
+        return Population(map(population_record, self._records), dataset=self._source.dataset, info=info)
+
+    @property
+    def population_info(self) -> dict[str, Any]:
+        """What an edited population says about the edit."""
+        return {"edit": {"settings": self.settings, "editor": self.editor}}
 
     @property
     def status_counts(self) -> dict[str, int]:
@@ -191,7 +196,8 @@ class EditResult(Records[EditRecord]):
         return [f"{figures} on {rows}, {part}which {' and '.join(seers)} also saw"]
 
 
-def _population_record(record: EditRecord) -> PopulationRecord:
+def population_record(record: EditRecord) -> PopulationRecord:
+    """The record of the edited model in a population."""
     assert record.origin is not None
     if record.status != "edited":
         return dataclasses.replace(record.origin, mlp=record.model)

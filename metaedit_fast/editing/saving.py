@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,15 +63,32 @@ def save_result(result: Result, folder: Path, *, overwrite: bool) -> Path:
     result and nothing else. Returns the folder. Raises ``FileExistsError`` otherwise, and for a folder inside
     of a population.
     """
+    with appearing(folder, overwrite=overwrite) as content:
+        files: list[str | None]
+        if result.is_population:
+            result.population.save(content / POPULATION)
+            files = [POPULATION] * len(result)
+        else:
+            writer = ModelWriter(content, folder)
+            files = [writer.write(record) for record in result]
+        write_report(result, files, content)
+    return folder
+
+
+@contextmanager
+def appearing(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder to write into, which takes the place of ``folder`` once all is written, and vanishes if that fails.
+
+    Raises what ``save_result`` does about ``folder``.
+    """
     place = folder.resolve()
     require_replaceable(place, overwrite=overwrite)
-    _require_no_source(result, place)
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
     try:
         content = temporary / "new"
         content.mkdir()
-        _write_content(result, content)
+        yield content
         if place.exists():
             place.rename(temporary / "old")
         try:
@@ -81,39 +99,54 @@ def save_result(result: Result, folder: Path, *, overwrite: bool) -> Path:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return folder
 
 
-def _write_content(result: Result, content: Path) -> None:
-    files: list[str | None]
-    if result.is_population:
-        result.population.save(content / POPULATION)
-        files = [POPULATION] * len(result)
-    else:
-        files = []
-        taken = {RESULT}
-        for record in result:
-            contents = {} if record.status == "refused" else _contents(record, taken)
-            for file, data in contents.items():
-                (content / file).parent.mkdir(exist_ok=True)
-                write_atomically(content / file, data)
-            files.append(_main_file(contents))
+def write_report(result: Result, files: Sequence[str | None], content: Path) -> None:
+    """Write ``result.json``, with the file of each record."""
     written = sorted(p.relative_to(content).as_posix() for p in content.rglob("*") if p.is_file())
     text = {"format": result.format, "format_version": FORMAT_VERSION, **result.to_dict(), "files": [*written, RESULT]}
     text["records"] = [{**record, "file": file} for record, file in zip(text["records"], files, strict=True)]
     write_atomically(content / RESULT, (json.dumps(text, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _contents(record: Record, taken: set[str]) -> dict[str, bytes]:
-    """The files of a record's model by their names, which are added to ``taken``: none of them stands there yet."""
-    ends = _files(record)
-    name, number = record.name, 1
-    # Some file systems do not tell case apart.
-    while taken & (tops := {f"{name}{end}".partition("/")[0].casefold() for end in ends}):
-        number += 1
-        name = f"{record.name}-{number}"
-    taken |= tops
-    return {f"{name}{end}": data for end, data in ends.items()}
+class ModelWriter:
+    """Writes models as ``save_result`` tells into ``content``, the folder that will be at ``folder``."""
+
+    def __init__(self, content: Path, folder: Path) -> None:
+        self._content = content
+        self._place = folder.resolve()
+        self._taken = {RESULT}
+
+    def write(self, record: Record) -> str | None:
+        """Write a record's model under a name of its own, and give its main file; None for one that was refused.
+
+        Raises ``FileExistsError`` for a refused file inside ``folder``, which would be lost with it.
+        """
+        if record.status == "refused":
+            self._require_no_source(record)
+            return None
+        contents = self._contents(record)
+        for file, data in contents.items():
+            (self._content / file).parent.mkdir(exist_ok=True)
+            write_atomically(self._content / file, data)
+        return _main_file(contents)
+
+    def _contents(self, record: Record) -> dict[str, bytes]:
+        """The files of a record's model, by names that none has yet."""
+        ends = _files(record)
+        name, number = record.name, 1
+        # Some file systems do not tell case apart.
+        while self._taken & (tops := {f"{name}{end}".partition("/")[0].casefold() for end in ends}):
+            number += 1
+            name = f"{record.name}-{number}"
+        self._taken |= tops
+        return {f"{name}{end}": data for end, data in ends.items()}
+
+    def _require_no_source(self, record: Record) -> None:
+        if isinstance(record.model, str | os.PathLike) and self._place in Path(record.model).resolve().parents:
+            raise FileExistsError(
+                f"{self._place}: it will not be overwritten, because it holds the refused {record.model}"
+            )
 
 
 def _files(record: Record) -> dict[str, bytes]:
@@ -153,14 +186,6 @@ def require_replaceable(folder: Path, *, overwrite: bool) -> None:
         raise FileExistsError(
             f"{place}: it will not be overwritten, because it holds files of no former result, such as {foreign[0]!r}"
         )
-
-
-def _require_no_source(result: Result, place: Path) -> None:
-    """A refused file is not written again, so replacing the folder it is in would lose it."""
-    for record in result:
-        refused_file = record.status == "refused" and isinstance(record.model, str | os.PathLike)
-        if refused_file and place in Path(record.model).resolve().parents:
-            raise FileExistsError(f"{place}: it will not be overwritten, because it holds the refused {record.model}")
 
 
 def _listed_files(place: Path) -> set[str]:

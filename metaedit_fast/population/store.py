@@ -127,15 +127,10 @@ class Population(Sequence[PopulationRecord]):
         The manifest is written last, so a folder without one is an unfinished copy. Raises
         ``FileExistsError`` where the folder holds something.
         """
-        place = Path(folder)
-        if place.exists() and any(place.iterdir()):
-            raise FileExistsError(f"{place}: expected a new or empty folder")
-        place.mkdir(parents=True, exist_ok=True)
-        names = []
-        for start in range(0, len(self), rows_per_shard):
-            names.append(f"shard-{start // rows_per_shard:05d}.parquet")
-            write_shard(place / names[-1], self._records[start : start + rows_per_shard], dataset=self.dataset)
-        write_manifest(place, names, dataset=self.dataset, info=self.info)
+        writer = PopulationWriter(folder, dataset=self.dataset, rows_per_shard=rows_per_shard)
+        for record in self._records:
+            writer.add(record)
+        writer.close(self.info)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, partial: bool = False) -> Population:
@@ -146,21 +141,69 @@ class Population(Sequence[PopulationRecord]):
         Raises ``InvalidPopulationError`` that names the shard and row, ``FileNotFoundError`` without a
         manifest.
         """
-        place = Path(folder)
-        manifest = read_manifest(place, partial=partial)
-        records: list[PopulationRecord] = []
-        for name in manifest["shards"]:
-            records += read_shard(place / name, dataset=manifest["dataset"])
-        split_of: dict[int, str] = {}
-        for record in records:
-            first = split_of.setdefault(record.run, record.split)
-            # Checkpoints of one run in two splits would let a test model leak into training.
-            _expect(first == record.split, place, f"all checkpoints of run {record.run} in {first}", record.split)
-        return cls(records, dataset=manifest["dataset"], info=manifest["info"])
+        stored = StoredPopulation(folder, partial=partial)
+        return cls(stored, dataset=stored.dataset, info=stored.info)
 
     def __repr__(self) -> str:
         runs = len({r.run for r in self._records})
         return f"Population({len(self)} models of {runs} runs)"
+
+
+class StoredPopulation:
+    """A population on disk, which is read a shard at a time: each ``iter`` gives the records in order.
+
+    ``dataset`` and ``info`` are those of ``Population``; errors are those of ``Population.load``, that of a shard when
+    it comes to it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, partial: bool = False) -> None:
+        self.folder = Path(folder)
+        manifest = read_manifest(self.folder, partial=partial)
+        self.dataset: str = manifest["dataset"]
+        self.info: dict[str, Any] = manifest["info"]
+        self._shards: list[str] = manifest["shards"]
+
+    def __iter__(self) -> Iterator[PopulationRecord]:
+        split_of: dict[int, str] = {}
+        for name in self._shards:
+            for record in read_shard(self.folder / name, dataset=self.dataset):
+                first = split_of.setdefault(record.run, record.split)
+                # Checkpoints of one run in two splits would let a test model leak into training.
+                expected = f"all checkpoints of run {record.run} in {first}"
+                _expect(first == record.split, self.folder, expected, record.split)
+                yield record
+
+
+class PopulationWriter:
+    """Writes a population record by record, with one shard of them in memory; it is there once it is closed.
+
+    Raises ``FileExistsError`` where the folder holds something.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, dataset: str, rows_per_shard: int = ROWS_PER_SHARD) -> None:
+        self._folder, self._dataset, self._rows = Path(folder), dataset, rows_per_shard
+        if self._folder.exists() and any(self._folder.iterdir()):
+            raise FileExistsError(f"{self._folder}: expected a new or empty folder")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._waiting: list[PopulationRecord] = []
+        self._shards: list[str] = []
+
+    def add(self, record: PopulationRecord) -> None:
+        """Take the next record; every so many of them are written."""
+        self._waiting.append(record)
+        if len(self._waiting) == self._rows:
+            self._write()
+
+    def close(self, info: dict[str, Any]) -> None:
+        """Write what is left, and the manifest."""
+        if self._waiting:
+            self._write()
+        write_manifest(self._folder, self._shards, dataset=self._dataset, info=info)
+
+    def _write(self) -> None:
+        self._shards.append(f"shard-{len(self._shards):05d}.parquet")
+        write_shard(self._folder / self._shards[-1], self._waiting, dataset=self._dataset)
+        self._waiting = []
 
 
 def write_manifest(
