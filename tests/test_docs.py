@@ -13,6 +13,7 @@ import pytest
 import metaedit_fast as mf
 from metaedit_fast.editing.editor import Editor
 from metaedit_fast.evaluation.record import Point, Reading, Record, read_record
+from metaedit_fast.models.safetensors import config
 from metaedit_fast.population.store import arrow_schema
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +47,27 @@ def test_formats_examples_run(tmp_path, monkeypatch, tiny_probe_editor, small_ml
     np.testing.assert_array_equal(names["probe"], rows.astype(np.float32))
     assert names["report"]["status_counts"] == {"edited": 1, "unchanged": 0, "refused": 0}
     assert mf.read_model(tmp_path / "edited" / names["report"]["records"][0]["file"]).sparsity >= 0.89
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch about its exporter, of scikit-learn about iterations
+def test_models_examples_run(tmp_path, monkeypatch):
+    for name in ("torch", "sklearn", "skl2onnx", "safetensors"):
+        pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    blocks = python_blocks(ROOT / "docs" / "models.md")
+    assert len(blocks) == 6
+    names: dict[str, Any] = {}
+    for code in blocks:
+        exec(code, names)
+    assert {p.name for p in Path("edited/my-model").iterdir()} == {"config.json", "model.safetensors"}
+    assert mf.read_model("copy").content_hash() == mf.read_model("my-model").content_hash()
+
+
+def test_the_keys_of_an_architecture_are_documented():
+    text = (ROOT / "docs" / "models.md").read_text()
+    keys = {*config._FLAT_KEYS, *config._COMMON_KEYS, *config._WITHOUT_EFFECT}
+    assert not [key for key in sorted(keys) if f"`{key}`" not in text]
+    assert not [name for name in config._ACTIVATIONS if name not in text]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -24,8 +24,9 @@ STATUSES = ("compacted", "unchanged", "refused")
 class CompactRecord:
     """One model of a compaction.
 
-    ``model`` is the smaller model, a new object of the given type (a path gives a ``ModelProto``); a copy where
-    the status is ``"unchanged"``, and the given object itself where it is ``"refused"``, then with ``reason``.
+    ``model`` is the smaller model, a new object of the given type (of a path: ``ModelProto`` or ``SafetensorsModel``);
+    a copy where the status is ``"unchanged"``, and the given object itself where it is ``"refused"``, then with
+    ``reason``.
     ``parameters`` counts what the model owns, before and after; ``widths`` are inputs, hidden neurons of each
     layer and outputs, before and after. ``kept_inputs`` are the indices of the inputs that the model takes, in
     their order. Figures are empty for a refused model.

@@ -30,9 +30,9 @@ def edit(
 ) -> EditResult:
     """Edit models so that they meet a requirement. Inputs are never modified.
 
-    ``models``: one or many of torch modules, scikit-learn MLPs, ONNX ``ModelProto``, paths to ``.onnx``
-    files, ``MLP``; or a ``Population``. Each comes back as the same kind of model, a path as a
-    ``ModelProto``. ``editor``: an ``Editor``, a path, or the name of a bundled one.
+    ``models``: one or many of torch modules and exported programs, scikit-learn MLPs, ONNX ``ModelProto``, paths to
+    models, ``MLP``; or a ``Population``. Each comes back as the same kind of model, a path as a ``ModelProto`` or a
+    ``SafetensorsModel`` (docs/models.md). ``editor``: an ``Editor``, a path, or the name of a bundled one.
 
     Exactly one of ``target`` and ``strength`` is given. ``target`` is in the requirement's own unit:
     ``{"sparsity": 0.9}`` removes exactly that fraction of every model's weights, ``{"features": 6}`` keeps exactly so
@@ -71,9 +71,10 @@ def edit_(
 ) -> EditResult:
     """Edit models in place; arguments and result are those of ``edit``.
 
-    For torch modules, scikit-learn estimators, ``ModelProto`` and ``MLP``. Each model is written to once,
-    when its edit is complete, or not at all; with ``on_error="raise"`` no model is written to before
-    all edits are complete. Raises ``ValueError`` for paths, populations, and an object that is given twice.
+    For torch modules and programs, scikit-learn estimators, ``ModelProto``, ``SafetensorsModel`` and ``MLP``.
+    Each model is written to once, when its edit is complete, or not at all; with ``on_error="raise"`` no model is
+    written to before all edits are complete. Raises ``ValueError`` for paths, populations, and an object that is given
+    twice.
     """
     plan = make_plan(editor, **options)
     sources = list(sources_of(models))

@@ -25,8 +25,8 @@ _NO_FIGURE = "-"
 class EditRecord:
     """One model of an edit.
 
-    ``model`` is the edited model, a new object of the given type (a path gives a ``ModelProto``); the
-    given object itself where the status is ``"refused"``, and for ``edit_``. ``status`` is ``"edited"``,
+    ``model`` is the edited model, a new object of the given type (of a path: ``ModelProto`` or ``SafetensorsModel``);
+    the given object itself where the status is ``"refused"``, and for ``edit_``. ``status`` is ``"edited"``,
     ``"unchanged"`` (nothing was asked for; a copy, bit for bit) or ``"refused"``, then with ``reason``.
 
     ``metrics`` is ``{"before": {...}, "after": {...}}`` with ``sparsity`` (fraction of the weights that

@@ -191,3 +191,33 @@ def test_skl2onnx_regressors(kit, table, outputs):
     assert any("in another shape" in note for note in opened.notes) == (outputs > 1)
     expected = estimator.predict(x).reshape(len(x), -1)
     np.testing.assert_allclose(opened.mlp.forward(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("front", ["MinMaxScaler", "MaxAbsScaler", "RobustScaler", "PCA"])
+def test_skl2onnx_pipelines(kit, table, front):
+    """What a step in front becomes in the graph is read; PCA is a linear layer there."""
+    from sklearn import decomposition, preprocessing
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+
+    x, y = table
+    step = getattr(preprocessing, front, None) or getattr(decomposition, front)
+    pipeline = _fitted(make_pipeline(step(), MLPClassifier((5,), max_iter=5, random_state=0)), x, y)
+    opened = kit.check(_to_onnx(pipeline, x.astype(np.float32), False), output="probabilities", tolerance=5e-6)
+    np.testing.assert_allclose(opened.mlp.forward(x), pipeline.predict_proba(x.astype(np.float32)), atol=1e-5)
+    assert len(opened.mlp.spec.layers) == (3 if front == "PCA" else 2)
+
+
+def test_skl2onnx_steps_that_are_no_mlp_are_refused_by_the_node(table):
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import Binarizer, Normalizer
+
+    from metaedit_fast.errors import UnsupportedModelError
+    from metaedit_fast.models.onnx import open_onnx
+
+    x, y = table
+    for step in (Normalizer(), Binarizer()):
+        pipeline = _fitted(make_pipeline(step, MLPClassifier((5,), max_iter=5, random_state=0)), x, y)
+        with pytest.raises(UnsupportedModelError, match=type(step).__name__):
+            open_onnx(_to_onnx(pipeline, x.astype(np.float32), False))
