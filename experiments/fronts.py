@@ -3,6 +3,7 @@
     python experiments/fronts.py pruning adult              # -> experiments/results/adult_pruning.json
     python experiments/fronts.py data-minimisation adult    # ... adult_data_minimisation.json
     python experiments/fronts.py fairness adult             # ... adult_equalized_odds.json
+    python experiments/fronts.py rounds adult               # ... adult_rounds.json
 
 The datasets are adult and bank. Editors are those of ``experiments/editors.py``. All methods see rows of the dataset's
 validation split; models are of population-test, rows of the test split. Measurements are kept in
@@ -35,6 +36,7 @@ from metaedit_fast.evaluation.pareto import hypervolumes
 from metaedit_fast.evaluation.quantities import quantity_of
 from metaedit_fast.evaluation.record import write_record
 from metaedit_fast.evaluation.summary import summarise
+from metaedit_fast.evaluation.uncertainty import estimate
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.population import Population
 
@@ -44,6 +46,7 @@ STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 LIMITS = (0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01, 0.0)
 READ_AT = (0.08, 0.06, 0.05, 0.04, 0.03)
 REFINE_STEPS = 30
+ROUNDS = (2, 3, 5)
 ADAM_STEPS, MASK_STEPS = (10, 30, 100, 300), (10, 30, 100)
 # Lottery tickets take as long as 300 steps of Adam, and are shown once.
 LOTTERY = ("adult",)
@@ -162,6 +165,54 @@ def pruning(
             method = optimised_pruning(probe, labels, steps=steps, learn_mask=learns, num_threads=1)
             bench.measure(name, method, SPARSITIES)
     bench.write("python experiments/fronts.py pruning", models, families=families)
+
+
+@app.command()
+def rounds(
+    dataset: str,
+    models: int | None = None,
+    work: WorkFolder = WORK,
+    results: ResultsFolder = RESULTS,
+    data_folder: DataFolder = None,
+) -> None:
+    """Refinement in rounds beside refinement in one go, on the usual rows and on four times as many."""
+    bench = Bench(
+        dataset, "pruning", work, results, data_folder, test_models(dataset, work, models or MODELS), "rounds"
+    )
+    editor, x = bench.editor, bench.data.val.x
+    version = editor.describe()["weights_sha256"]
+    families, notes = {}, []
+    for n_rows in (PROBE_ROWS, 4 * PROBE_ROWS):
+        probe, among = x[:n_rows], f"{n_rows} rows"
+        trials = {f"editor, {among}": methods.edits(editor, probe)}
+        trials |= {
+            f"editor+refine, {steps} steps, {among}": methods.in_rounds(editor, probe, 1, steps=steps)
+            for steps in (REFINE_STEPS, 2 * REFINE_STEPS)
+        }
+        trials |= {
+            f"editor+refine, {n} rounds, {among}": methods.in_rounds(editor, probe, n, steps=REFINE_STEPS)
+            for n in ROUNDS
+        }
+        for name, method in trials.items():
+            bench.measure(name, method, SPARSITIES, version)
+        families |= {f"one round, {among}": list(trials)[:3], f"rounds, {among}": list(trials)[3:]}
+        _, once, _, *several = (bench.curves[name] for name in trials)
+        notes += [f"On {among}: {_less(n, curve, once)}." for n, curve in zip(ROUNDS, several, strict=True)]
+    bench.write(
+        "python experiments/fronts.py rounds",
+        models,
+        families=families,
+        details={"title": f"Refinement in rounds, {dataset.capitalize()}", "notes": notes},
+    )
+
+
+def _less(n: int, curve: Sequence[Measurement], once: Sequence[Measurement]) -> str:
+    """How much ``n`` rounds are better than one, model by model."""
+    found = [estimate(b.jsd - a.jsd, a.runs.tolist()) for a, b in zip(curve, once, strict=True)]
+    told = ", ".join(
+        f"{1e3 * e.mean:.2f} ± {1e3 * e.se:.2f} at {100 * m.budget:g} %" for e, m in zip(found, curve, strict=True)
+    )
+    return f"{n} rounds have less JSD × 1000 than one with {REFINE_STEPS} steps, model by model, by {told}"
 
 
 @app.command(name="data-minimisation")

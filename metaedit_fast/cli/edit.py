@@ -34,6 +34,9 @@ def edit(
     data: Annotated[Path | None, typer.Option(help="Rows as .csv, .parquet or .npz, in the models' own form.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of the data that holds the class index.")] = None,
     sensitive: Annotated[str | None, typer.Option(help="Column of the data that holds the group.")] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Pruning: remove the weights in so many rounds, with refinement in between.")
+    ] = 1,
     refine: Annotated[
         int, typer.Option(min=0, help="Steps of refinement per model, on --data or the rows that the editor carries.")
     ] = 0,
@@ -67,6 +70,7 @@ def edit(
         target=target or None,
         strength=strength,
         data=None if data is None else read_table(data, label=label, sensitive=sensitive),
+        rounds=rounds,
         refine=refine,
         probe_rows=probe_rows,
         num_threads=threads,

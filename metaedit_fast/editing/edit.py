@@ -49,6 +49,10 @@ def edit(
     serve, if it carries any. Metrics before and after are measured on the other rows, or on all where the
     others would be fewer than the probe (``result.settings["metric_rows_held_out"]`` tells).
 
+    ``rounds`` above 1, for pruning, with ``refine``, leave the last of the weights that are removed to refined models:
+    the editor removes fewer than asked for, then refinement and removal of the rest alternate (``editing.rounds``).
+    Two rounds take about half as much time again as one, and keep more.
+
     A model that cannot be read, has non-finite parameters or does not fit the editor is refused alone,
     with a reason, and the rest go on; ``on_error="raise"`` raises ``UnsupportedModelError`` at the first.
     ``num_threads`` (default: ``METAEDIT_NUM_THREADS``, else all processors) models are edited at a time;

@@ -21,12 +21,13 @@ from metaedit_fast.editing.odds import OddsTerm
 from metaedit_fast.editing.plan import Plan
 from metaedit_fast.editing.refine import refine_all
 from metaedit_fast.editing.result import EditRecord
+from metaedit_fast.editing.rounds import refine_in_rounds
 from metaedit_fast.editing.sources import Source
 from metaedit_fast.errors import MetaeditError, UnsupportedModelError
 from metaedit_fast.models.evaluation import evaluate
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.models.opened import Opened
-from metaedit_fast.requirements import get_requirement
+from metaedit_fast.requirements import WeightRanking, get_requirement
 from metaedit_fast.requirements.odds import equalized_odds_difference
 
 Write = Callable[[Opened[Any], MLP], Any]
@@ -169,7 +170,7 @@ def _edit(chunk: Sequence[_Work], plan: Plan) -> None:
         found = edit_models(
             plan.editor,
             [work.subject for work in works],
-            plan.budget,
+            plan.budgets[0],
             limit=plan.limit,
             probe=plan.probe if plan.editor.info.config.probe else None,
             num_threads=plan.num_threads,
@@ -189,14 +190,7 @@ def _refine(chunk: Sequence[_Work], plan: Plan) -> None:
     assert plan.probe is not None
     started = time.perf_counter()
     try:
-        found = refine_all(
-            [work.edited for work in works],
-            [work.subject for work in works],
-            plan.probe.X,
-            steps=plan.refine,
-            odds=None if plan.limit is None else _odds_term(plan.probe, plan.limit),
-            num_threads=plan.num_threads,
-        )
+        found = _refined([work.edited for work in works], [work.subject for work in works], plan.probe, plan)
     except Exception as error:
         for work in works:
             work.error = error
@@ -204,9 +198,26 @@ def _refine(chunk: Sequence[_Work], plan: Plan) -> None:
     # The kernels do not tell the models' times apart, so each has the share of its weights that are left.
     spent = (time.perf_counter() - started) * min(plan.num_threads, max(1, len(works)))
     sizes = [float(np.count_nonzero(work.edited.theta)) + 1.0 for work in works]
-    for work, (refined, _), size in zip(works, found, sizes, strict=True):
+    for work, refined, size in zip(works, found, sizes, strict=True):
         work.seconds += spent * size / sum(sizes)
         _take(work, refined, "the refinement")
+
+
+def _refined(edited: Sequence[MLP], subjects: Sequence[MLP], probe: Table, plan: Plan) -> list[MLP]:
+    requirement = get_requirement(plan.editor.info.requirement)
+    if isinstance(requirement, WeightRanking):
+        return refine_in_rounds(
+            edited,
+            subjects,
+            probe.X,
+            plan.budgets[1:],
+            requirement,
+            steps=plan.refine,
+            num_threads=plan.num_threads,
+        )
+    odds = None if plan.limit is None else _odds_term(probe, plan.limit)
+    found = refine_all(edited, subjects, probe.X, steps=plan.refine, odds=odds, num_threads=plan.num_threads)
+    return [mlp for mlp, _ in found]
 
 
 def _odds_term(probe: Table, limit: float) -> OddsTerm:

@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike
 from metaedit_fast.data import Table, as_table
 from metaedit_fast.editing.editor import Editor, load_editor
 from metaedit_fast.editing.labelled import groups_of, labelled_rows
+from metaedit_fast.editing.rounds import round_budgets
 from metaedit_fast.editing.targets import budget_of
-from metaedit_fast.requirements import get_requirement
+from metaedit_fast.requirements import Requirement, WeightRanking, get_requirement
 from metaedit_fast.threads import thread_count
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Plan:
     """The editor, how much it edits (``budget``; 0 is nothing), and the rows that it and the metrics look at.
 
     ``limit`` is the equalised-odds difference that is asked for instead of a budget.
+    ``rounds`` above 1 are in ``editing.rounds``.
     ``probe`` is None where neither editor nor refinement reads rows.
     ``measured`` is None where no data were given. ``held_out`` says that no row of it is in the probe.
     """
@@ -41,6 +43,7 @@ class Plan:
     editor: Editor
     budget: float
     limit: float | None
+    rounds: int
     refine: int
     seed: int
     num_threads: int
@@ -54,12 +57,18 @@ class Plan:
         """Whether the rows are the editor's own, which are in the form that a model's first layer receives."""
         return self.probe is not None and self.probe.X is self.editor.probe
 
+    @property
+    def budgets(self) -> list[float]:
+        """What each round leaves, the editor's first."""
+        return round_budgets(self.budget, self.rounds)
+
     def settings(self) -> dict[str, Any]:
         """What a reader of the result needs to know about the call, as JSON takes it."""
         return {
             "requirement": self.editor.info.requirement,
             "budget": self.budget,
             "limit": self.limit,
+            "rounds": self.rounds,
             "refine": self.refine,
             "seed": self.seed,
             "probe_rows": 0 if self.probe is None else len(self.probe),
@@ -77,6 +86,7 @@ class EditOptions(TypedDict, total=False):
     target: Mapping[str, float] | None
     strength: float | None
     data: Table | Rows | ArrayLike | None
+    rounds: int
     refine: int
     probe_rows: int | None
     num_threads: int | None
@@ -90,6 +100,7 @@ def make_plan(
     target: Mapping[str, float] | None = None,
     strength: float | None = None,
     data: Table | Rows | ArrayLike | None = None,
+    rounds: int = 1,
     refine: int = 0,
     probe_rows: int | None = None,
     num_threads: int | None = None,
@@ -99,7 +110,7 @@ def make_plan(
     """Check the arguments of ``edit`` and choose the rows. Raises ``ValueError`` that names the argument."""
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error: expected one of {ON_ERROR}, got {on_error!r}")
-    for name, value, least in (("refine", refine, 0), ("seed", seed, 0)):
+    for name, value, least in (("rounds", rounds, 1), ("refine", refine, 0), ("seed", seed, 0)):
         require_integer(name, value, least)
     if probe_rows is not None:
         require_integer("probe_rows", probe_rows, 1)
@@ -113,6 +124,8 @@ def make_plan(
         raise ValueError(
             f"refine: with {requirement.name} it needs target={{{requirement.target!r}: number}} to hold to"
         )
+    if rounds > 1:
+        _require_rounds(requirement, refine)
     probe, measured, held_out = None, table, table is not None
     if table is None and loaded.probe is not None:
         probe = measured = Table(loaded.probe)
@@ -124,7 +137,7 @@ def make_plan(
         else:
             who = "this editor" if loaded.needs_probe else "refine"
             raise ValueError(f"data: {who} reads a probe of unlabelled rows, got none; pass data=rows or a Table")
-    return Plan(loaded, budget, limit, refine, seed, threads, on_error, probe, measured, held_out)
+    return Plan(loaded, budget, limit, rounds, refine, seed, threads, on_error, probe, measured, held_out)
 
 
 def takes_options(function: FunctionT) -> FunctionT:
@@ -149,6 +162,13 @@ def split_rows(table: Table, probe_rows: int, seed: int) -> tuple[Table, Table, 
     if len(table) - count < count:
         return probe, table, False
     return probe, table.take(np.sort(order[count:])), True
+
+
+def _require_rounds(requirement: Requirement, refine: int) -> None:
+    if not isinstance(requirement, WeightRanking):
+        raise ValueError(f"rounds: an edit for {requirement.name} has one, expected 1")
+    if refine == 0:
+        raise ValueError("rounds: those behind the first remove weights of refined models; pass refine=30, or rounds=1")
 
 
 def _require_labelled(table: Table | None) -> None:

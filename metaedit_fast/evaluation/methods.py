@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from metaedit_fast.data import Table
 from metaedit_fast.editing.editor import Editor
 from metaedit_fast.editing.refine import refine_all
+from metaedit_fast.editing.rounds import refine_in_rounds, round_budgets
 from metaedit_fast.evaluation.baselines.data_minimisation import (
     feature_selection,
     greedy_ranking,
@@ -21,7 +22,7 @@ from metaedit_fast.evaluation.baselines.data_minimisation import (
 from metaedit_fast.evaluation.baselines.pruning import lottery_ticket, prune
 from metaedit_fast.evaluation.measure import Method
 from metaedit_fast.models.mlp import MLP
-from metaedit_fast.requirements import get_requirement
+from metaedit_fast.requirements import WeightRanking, get_requirement
 
 ModelsMethod = Callable[[Sequence[MLP], float], list[MLP]]
 
@@ -59,6 +60,20 @@ def refined(method: ModelsMethod, probe: ArrayLike, *, steps: int = 30) -> Model
         return [mlp for mlp, _ in refine_all(method(mlps, budget), mlps, probe, steps=steps, num_threads=1)]
 
     return both
+
+
+def in_rounds(editor: Editor, probe: ArrayLike, rounds: int, *, steps: int = 30) -> ModelsMethod:
+    """``editor`` for pruning with ``steps`` of refinement, in ``rounds`` (``editing.rounds``), on the same rows."""
+    requirement = get_requirement(editor.info.requirement)
+    if not isinstance(requirement, WeightRanking):
+        raise ValueError(f"editor: expected one that removes weights, got one for {requirement.name}")
+    own = edits(editor, probe)
+
+    def method(mlps: Sequence[MLP], budget: float) -> list[MLP]:
+        first, *later = round_budgets(budget, rounds)
+        return refine_in_rounds(own(mlps, first), mlps, probe, later, requirement, steps=steps, num_threads=1)
+
+    return method
 
 
 def editor_methods(editor: Editor, probe: Table | ArrayLike, *, steps: int = 30) -> dict[str, Method]:
