@@ -97,16 +97,11 @@ def test_torch_network(benchmark, case: Case) -> None:
 
 
 def test_onnxruntime_network(benchmark, case: Case) -> None:
-    """A model a call, the way ``Editor`` uses it."""
-    from metaedit_fast.export.onnx import build_metanetwork
-    from metaedit_fast.export.session import EditorSession
+    """All models in one call."""
+    from metaedit_fast.export.onnx import build_network
+    from metaedit_fast.export.session import EditorSession, network_inputs
 
-    session = EditorSession(build_metanetwork(case.config, case.weights))
-
-    def forward() -> Heads:
-        rows = zip(case.mlps, case.features, case.conditions, strict=True)
-        found = [session.heads(*row) for row in rows]
-        return Heads(*(np.concatenate([getattr(heads, name) for heads in found]) for name in FIELDS))
-
-    case.check(benchmark(forward))
+    session = EditorSession(build_network(case.config, case.weights))
+    inputs = network_inputs([mlp.spec for mlp in case.mlps], case.features, case.conditions)
+    case.check(benchmark(lambda: Heads(**session.run(inputs))))
     report(benchmark, case)

@@ -33,9 +33,10 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_formats_examples_run(tmp_path, monkeypatch, tiny_probe_editor, small_mlps):
+def test_formats_examples_run(tmp_path, monkeypatch, tiny_editor, tiny_probe_editor, small_mlps):
     rows = np.random.default_rng(0).normal(size=(64, tiny_probe_editor.info.config.n_inputs))
     Editor(tiny_probe_editor.info, tiny_probe_editor.weights, rows).save(tmp_path / "editor.onnx")
+    tiny_editor.save(tmp_path / "weights_only.onnx")
     mf.write_model(small_mlps[1], tmp_path / "model.onnx")
     mf.Population.from_mlps(small_mlps).save(tmp_path / "population")
     monkeypatch.chdir(tmp_path)
@@ -45,6 +46,10 @@ def test_formats_examples_run(tmp_path, monkeypatch, tiny_probe_editor, small_ml
     for code in blocks:
         exec(code, names)
     np.testing.assert_array_equal(names["probe"], rows.astype(np.float32))
+    specs = [mf.MLPSpec.simple((5, 8, 2)), mf.MLPSpec.simple((5, 6, 6, 2), "tanh", "layer", skips=[(1, 2)])]
+    thetas = np.split(names["inputs"]["theta"], [specs[0].n_parameters])
+    expected = tiny_editor.edit_batch(list(map(mf.MLP, specs, thetas)), [0.5, 0.9])
+    np.testing.assert_allclose(names["edited"], np.concatenate(expected), rtol=1e-5, atol=1e-6)
     assert names["report"]["status_counts"] == {"edited": 1, "unchanged": 0, "refused": 0}
     assert mf.read_model(tmp_path / "edited" / names["report"]["records"][0]["file"]).sparsity >= 0.89
 

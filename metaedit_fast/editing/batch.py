@@ -12,16 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from metaedit_fast import _core
 from metaedit_fast.data import Table
-from metaedit_fast.editing.engines import EditJob, Edits, Engine
-from metaedit_fast.editing.groups import GroupEditor
-from metaedit_fast.editing.inputs import edit_inputs
+from metaedit_fast.editing.groups import edit_to
+from metaedit_fast.editing.job import EditJob, Edits, Engine
 from metaedit_fast.editing.labelled import groups_of, labelled_rows
+from metaedit_fast.editing.passes import Clock
 from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.graph import WeightGraphBatch
 from metaedit_fast.models import native
 from metaedit_fast.models.groups import LabelledRows
 from metaedit_fast.models.mlp import MLP
-from metaedit_fast.requirements import DataMinimisation, EqualizedOdds, Requirement, get_requirement
+from metaedit_fast.requirements import EqualizedOdds, Requirement, get_requirement
 from metaedit_fast.threads import thread_count
 
 if TYPE_CHECKING:
@@ -92,12 +92,11 @@ def edit_models(
 
 
 def _run(engine: Engine, job: EditJob, num_threads: int, limit: float | None) -> Edits:
-    if isinstance(job.requirement, DataMinimisation):
-        return edit_inputs(engine, job, job.requirement, num_threads=num_threads)
-    if isinstance(job.requirement, EqualizedOdds):
-        groups = GroupEditor(engine, job, num_threads=num_threads)
-        return groups.edit(job.budgets) if limit is None else groups.edit_to(limit, *job.requirement.trained_range)
-    return engine.edit(job, num_threads=num_threads)
+    clock = Clock(job, num_threads)
+    edit = engine.start(job, num_threads=num_threads)
+    if limit is None or not isinstance(job.requirement, EqualizedOdds):
+        return edit(job.budgets)
+    return edit_to(job, edit, limit, *job.requirement.trained_range, clock=clock, num_threads=num_threads)
 
 
 def _budgets(requirement: Requirement, budget: float | Sequence[float], n_models: int) -> list[float]:

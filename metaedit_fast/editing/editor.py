@@ -16,8 +16,9 @@ from metaedit_fast.atomic import write_atomically
 from metaedit_fast.data import Table
 from metaedit_fast.editing.batch import edit_models
 from metaedit_fast.editing.bundled import SUFFIX, bundled_files, is_missing
-from metaedit_fast.editing.engines import Engine, check_engine, start_engine
+from metaedit_fast.editing.engines import check_engine, start_engine
 from metaedit_fast.editing.info import EditorInfo, Envelope
+from metaedit_fast.editing.job import Engine
 from metaedit_fast.errors import InvalidEditorError, UnsupportedModelError
 from metaedit_fast.export import files
 from metaedit_fast.export.weights import Weights, checked_weights, network_weights
@@ -125,7 +126,9 @@ class Editor:
         path = Path(path)
         if path.suffix != SUFFIX:
             raise ValueError(f"path: expected a name that ends in {SUFFIX}, got {str(path)!r}")
-        write_atomically(path, files.editor_bytes(self.info.config, self.weights, self.info.to_json(), self.probe))
+        info = self.info
+        data = files.editor_bytes(info.config, info.requirement, self.weights, info.to_json(), self.probe)
+        write_atomically(path, data)
 
     @property
     def needs_probe(self) -> bool:
@@ -220,7 +223,8 @@ class Editor:
         """Start the engine, once; the first edit does it otherwise, and takes that much longer."""
         with self._lock:
             if self._running is None:
-                self._running = start_engine(self.engine, self.info.config, self.weights, self.precision)
+                info = self.info
+                self._running = start_engine(self.engine, info.config, info.requirement, self.weights, self.precision)
             return self._running
 
     @property

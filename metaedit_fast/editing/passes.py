@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metaedit_fast import _core
-from metaedit_fast.editing.engines import TOO_LARGE, EditJob, Edits
+from metaedit_fast.editing.job import TOO_LARGE, EditJob, Edits
 from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.metanet import native
 from metaedit_fast.metanet.apply import Heads, edited_theta
 from metaedit_fast.metanet.features import ModelFeatures
+from metaedit_fast.models.inputs import input_worth
 from metaedit_fast.models.native import Statistics, shape_of
 
 
@@ -36,6 +37,11 @@ def statistics_of(job: EditJob, *, num_threads: int) -> list[Statistics] | None:
         return None
     items = [(shape_of(mlp.spec), mlp.theta, rows) for mlp, rows in zip(job.mlps, job.rows, strict=True)]
     return _core.mlp_statistics(items, num_threads=num_threads)
+
+
+def worth_of(job: EditJob, *, num_threads: int) -> list[NDArray[np.float64]] | None:
+    """What every input is worth to every model, where there is a probe."""
+    return None if job.rows is None else input_worth(job.mlps, job.rows, num_threads=num_threads)
 
 
 def features_of(job: EditJob, statistics: Sequence[Statistics] | None) -> list[ModelFeatures]:

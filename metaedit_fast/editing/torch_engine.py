@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metaedit_fast.editing.engines import TOO_LARGE, EditJob, Edits
+from metaedit_fast.editing.by_network import start
+from metaedit_fast.editing.job import TOO_LARGE, Edit, EditJob, Edits
 from metaedit_fast.editing.passes import features_of, statistics_of
 from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.export.weights import Weights
@@ -35,6 +36,9 @@ class TorchEngine:
     def __init__(self, config: MetanetConfig, weights: Weights) -> None:
         self._net = Metanetwork(config).eval()
         self._net.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
+
+    def start(self, job: EditJob, *, num_threads: int) -> Edit:
+        return start(self, job, num_threads=num_threads)
 
     def heads(
         self, mlps: Sequence[MLP], features: Sequence[ModelFeatures], conditions: Float32, *, num_threads: int

@@ -44,13 +44,18 @@ def probe_hash(probe: Floats32) -> str:
     return hashlib.sha256(probe.astype("<f4").tobytes()).hexdigest()
 
 
-def editor_bytes(config: MetanetConfig, weights: Weights, description: str, probe: Floats32 | None = None) -> bytes:
-    """The content of an editor file; equal arguments give equal bytes. ``probe`` is ``[rows, n_inputs]``."""
+def editor_bytes(
+    config: MetanetConfig, requirement: str, weights: Weights, description: str, probe: Floats32 | None = None
+) -> bytes:
+    """The content of an editor file for the requirement of this name; equal arguments give equal bytes.
+
+    ``probe`` is ``[rows, n_inputs]``.
+    """
     from onnx import helper
 
-    from metaedit_fast.export.onnx import build_metanetwork
+    from metaedit_fast.export.onnx import build_editor
 
-    model = build_metanetwork(config, weights)
+    model = build_editor(config, requirement, weights)
     metadata = {METADATA_KEY: description, HASH_KEY: weights_hash(weights)}
     if probe is not None:
         metadata[PROBE_KEY] = base64.b64encode(probe.astype("<f4").tobytes()).decode()

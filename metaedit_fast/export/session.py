@@ -1,31 +1,30 @@
-"""The torch-free engine: a metanetwork in ONNX Runtime, on the CPU, for one model at a time."""
+"""Editors' graphs in ONNX Runtime, on the CPU."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metaedit_fast.graph import DENSE, WeightGraphBatch
-from metaedit_fast.metanet.apply import Heads
 from metaedit_fast.metanet.features import ModelFeatures
-from metaedit_fast.models.mlp import MLP
-from metaedit_fast.models.spec import MLPSpec
+from metaedit_fast.models.spec import ACTIVATIONS, NORMS, MLPSpec
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-OUTPUTS = ("score", "relative", "additive", "node")
+Arrays = dict[str, NDArray[np.generic]]
+
 _ERRORS_ONLY = 3  # ONNX Runtime prints its warnings to stderr
 
 
 class EditorSession:
-    """Runs a model of ``export_metanetwork``. Many Python threads may call one session at once.
+    """Runs a model of ``export.onnx``. Many Python threads may call one session at once.
 
     ``n_threads`` is the number of threads inside one call; the result does not depend on it. With the
-    default of one, a thread pool over models uses all cores, because ONNX Runtime releases the GIL.
+    default of one, a thread pool over parts of a batch uses all cores, because ONNX Runtime releases the GIL.
     """
 
     arithmetic = "float32"
@@ -39,52 +38,47 @@ class EditorSession:
         options.log_severity_level = _ERRORS_ONLY
         data = model if isinstance(model, bytes) else model.SerializeToString()
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def heads(self, mlp: MLP, features: ModelFeatures, condition: NDArray[np.float32]) -> Heads:
-        """What the metanetwork gives for ``mlp``; ``condition`` is ``[4]`` (``Requirement.condition``)."""
-        found = self._session.run(OUTPUTS, model_inputs(mlp.spec, features, condition))
-        return Heads(*found)
+    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
+        """The outputs by name."""
+        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 
 
-def model_inputs(
-    spec: MLPSpec, features: ModelFeatures, condition: NDArray[np.float32]
-) -> dict[str, NDArray[np.generic]]:
-    """The graph's inputs for one model, by name."""
+def structure_inputs(specs: Sequence[MLPSpec]) -> Arrays:
+    """The graph's inputs that tell the architectures: ``layers`` and ``skips``."""
+    tables = [_tables(spec) for spec in specs]
+    layers = np.concatenate([np.zeros((0, 6), np.int64), *(layers for layers, _ in tables)])
+    skips = np.concatenate([np.zeros((0, 3), np.int64), *(skips for _, skips in tables)])
+    layers[:, 0] = np.repeat(np.arange(len(specs)), [len(layers) for layers, _ in tables])
+    skips[:, 0] = np.repeat(np.arange(len(specs)), [len(skips) for _, skips in tables])
+    return {"layers": layers, "skips": skips}
+
+
+def network_inputs(
+    specs: Sequence[MLPSpec], features: Sequence[ModelFeatures], conditions: NDArray[np.float32]
+) -> Arrays:
+    """Those of ``build_network``; ``conditions`` is ``[M, 4]`` (``Requirement.condition``)."""
     return {
-        **topology_inputs(spec),
-        "edge_features": features.edge,
-        "saliency": features.saliency,
-        "node_features": features.node,
-        "node_type": features.node_type,
-        "condition": condition.reshape(1, -1),
+        **structure_inputs(specs),
+        "edge_features": np.concatenate([own.edge for own in features]),
+        "saliency": np.concatenate([own.saliency for own in features]),
+        "node_features": np.concatenate([own.node for own in features]),
+        "node_type": np.concatenate([own.node_type for own in features]),
+        "condition": conditions,
     }
 
 
-@lru_cache(maxsize=256)
-def topology_inputs(spec: MLPSpec) -> dict[str, NDArray[np.generic]]:
-    """The inputs that depend on the architecture alone, by name; do not write to them."""
-    batch = WeightGraphBatch.from_mlps([MLP(spec, np.zeros(spec.n_parameters, np.float32))])
-    source, target = batch.to_edge_index()
-    blocks = batch.blocks[batch.blocks[:, 5] == DENSE]
-    skips = slice(spec.n_weights, None)
-    degrees = (np.bincount(x, minlength=batch.n_nodes).astype(np.float32) for x in (target, source))
-    in_degree, out_degree = degrees
-    return {
-        "source": source,
-        "target": target,
-        "blocks": blocks[:, [4, 1, 3]],
-        "skip_in": _edges_at(target[skips], batch.n_nodes),
-        "skip_out": _edges_at(source[skips], batch.n_nodes),
-        "in_degree": in_degree,
-        "out_degree": out_degree,
-    }
+@lru_cache(maxsize=4096)
+def _tables(spec: MLPSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Those of one model; do not write to them."""
+    layers = [
+        (0, n_in, layer.width, ACTIVATIONS.index(layer.activation), NORMS.index(layer.norm), _owned(spec, i))
+        for i, (n_in, layer) in enumerate(zip(spec.widths[:-1], spec.layers, strict=True))
+    ]
+    skips = [(0, source, target) for source, target in spec.skips]
+    return np.array(layers, np.int64), np.array(skips, np.int64).reshape(-1, 3)
 
 
-def _edges_at(node: NDArray[np.int64], n_nodes: int) -> NDArray[np.int64]:
-    """``[n_nodes, K]`` numbers of the edges whose end is each node, filled up with ``len(node)``; K >= 1."""
-    counts = np.bincount(node, minlength=n_nodes)
-    table = np.full((n_nodes, max(1, int(counts.max()))), len(node), np.int64)
-    order = np.argsort(node, kind="stable")
-    first = np.cumsum(counts) - counts
-    table[node[order], np.arange(len(node)) - first[node[order]]] = order
-    return table
+def _owned(spec: MLPSpec, layer: int) -> int:
+    return int(spec.layers[layer].bias) + 2 * int(spec.layers[layer].norm_affine)

@@ -12,9 +12,9 @@ from metaedit_fast.models.groups import GroupStatistics
 from metaedit_fast.models.inputs import kept_weights
 from metaedit_fast.models.spec import MLPSpec
 
-_TINY_JSD = 1e-6
-_TINY_STD = 1e-3
-_TINY_GRADIENT = 1e-12
+TINY_JSD = 1e-6
+TINY_STD = 1e-3
+TINY_GRADIENT = 1e-12
 
 
 def input_context(
@@ -29,7 +29,7 @@ def input_context(
     edge = np.stack([removed, removed * features.edge[:, 0]], axis=1)
     columns = [~kept]
     if worth is not None:
-        for log_jsd in np.log(worth.T + _TINY_JSD):
+        for log_jsd in np.log(worth.T + TINY_JSD):
             columns += [log_jsd / 2 + 3, (log_jsd - log_jsd.mean()) / 2]
     node = np.zeros((len(features.node), len(columns)), np.float32)
     node[: spec.n_inputs] = np.stack(columns, axis=1)
@@ -53,7 +53,7 @@ def group_context(
         own = np.zeros((2, n_neurons), np.float32)
         own[:, n_inputs:] = _signed_and_log(gradient[of_bias])
         at_bias += list(own)
-    means = (statistics.means - mean[:, None]) / (std[:, None] + _TINY_STD)
+    means = (statistics.means - mean[:, None]) / (std[:, None] + TINY_STD)
     rates = np.broadcast_to(3 * statistics.rates.ravel(), (n_neurons, 4))
     node = np.concatenate([np.clip(means, -5, 5), np.stack(at_bias, axis=1), rates], axis=1)
     return _with_columns(features, np.stack(edge, axis=1), node)
@@ -61,8 +61,8 @@ def group_context(
 
 def _signed_and_log(gradient: Floats32) -> list[Floats32]:
     """A gradient in units of its root mean square, and the logarithm of its size."""
-    unit = gradient / (np.sqrt(np.square(gradient, dtype=np.float64).mean()) + _TINY_GRADIENT)
-    return [unit.astype(np.float32), np.log(np.abs(unit) + _TINY_STD).astype(np.float32)]
+    unit = gradient / (np.sqrt(np.square(gradient, dtype=np.float64).mean()) + TINY_GRADIENT)
+    return [unit.astype(np.float32), np.log(np.abs(unit) + TINY_STD).astype(np.float32)]
 
 
 def _with_columns(features: ModelFeatures, edge: NDArray[np.generic], node: NDArray[np.generic]) -> ModelFeatures:

@@ -17,8 +17,8 @@ from metaedit_fast.models.statistics import ProbeStatistics
 
 Floats32 = NDArray[np.float32]
 LIMIT = 8.0
-_TINY_WEIGHT = 1e-6
-_TINY_FISHER = 1e-12
+TINY_WEIGHT = 1e-6
+TINY_FISHER = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +48,10 @@ def model_features(mlp: MLP, config: MetanetConfig, statistics: ProbeStatistics 
     types = np.asarray(config.node_types(mlp.spec), np.int64)
     n_layers = len(mlp.spec.layers)
     weights = [mlp.weight(i) for i in range(n_layers)]
-    rms = [_rms(w) + _TINY_WEIGHT for w in weights]
-    rms_in = [_rms(w, axis=0) + _TINY_WEIGHT for w in weights]
-    rms_out = [_rms(w, axis=1) + _TINY_WEIGHT for w in weights]
-    log_w = _centred([np.log(np.abs(w) + _TINY_WEIGHT) for w in weights])
+    rms = [_rms(w) + TINY_WEIGHT for w in weights]
+    rms_in = [_rms(w, axis=0) + TINY_WEIGHT for w in weights]
+    rms_out = [_rms(w, axis=1) + TINY_WEIGHT for w in weights]
+    log_w = _centred([np.log(np.abs(w) + TINY_WEIGHT) for w in weights])
     edge = [
         [w / rms[i], log_w[i], w / rms_in[i], w / rms_out[i][:, None], np.full_like(w, np.log(rms[i]))]
         for i, w in enumerate(weights)
@@ -103,7 +103,7 @@ def _add_probe_features(
     gradient = _centred([_half_log(g) for g in statistics.gradient])
     for i, w in enumerate(weights):
         moved = w * statistics.std[i][:, None]
-        total = np.sqrt(np.square(moved).sum(axis=0)).clip(_TINY_WEIGHT)
+        total = np.sqrt(np.square(moved).sum(axis=0)).clip(TINY_WEIGHT)
         edge[i] += [saliency[i], sensitivity[i], moved / total]
     for position, columns in enumerate(node):
         mean, std = statistics.mean[position], statistics.std[position]
@@ -116,7 +116,7 @@ def _rms(w: Floats32, axis: int | None = None) -> Floats32:
 
 
 def _half_log(x: Floats32) -> Floats32:
-    return np.asarray(0.5 * np.log(x + _TINY_FISHER), np.float32)
+    return np.asarray(0.5 * np.log(x + TINY_FISHER), np.float32)
 
 
 def _centred(layers: list[Floats32]) -> list[Floats32]:

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.requirements.odds import equalized_odds_difference
 
-_UNIT_STRENGTH = 0.01
+UNIT_STRENGTH = 0.01
 
 
 class EqualizedOdds:
     """The budget is the strength λ of ``O_pres + λ · EOD``; what comes out is measured, not met exactly.
 
-    Users may ask for a difference instead, which is then sought on their rows (``editing.groups.GroupEditor.edit_to``).
+    Users may ask for a difference instead, which is then sought on their rows (``editing.groups.edit_to``).
 
     ``EOD`` is the largest difference between groups in a true or false positive rate
     (``odds.equalized_odds_difference``).
@@ -54,7 +54,7 @@ class EqualizedOdds:
 
     def residual_share(self, budget: float) -> float:
         """1 from a strength of 0.01 on, below in proportion, so that nothing asked for changes nothing (ours)."""
-        return min(1.0, budget / _UNIT_STRENGTH)
+        return min(1.0, budget / UNIT_STRENGTH)
 
     def measure(self, mlp: MLP, counts: NDArray[np.int64] | None = None) -> float:
         """The hard equalised-odds difference, from ``counts [groups, classes, classes]`` of labelled rows."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _TEMPERATURE = 1.0
 _MODERATE_DENSITY = 0.6
-_FULL_RESIDUAL_FROM = 0.4
+FULL_RESIDUAL_FROM = 0.4
 
 
 class Pruning:
@@ -55,7 +55,7 @@ class Pruning:
 
     def residual_share(self, budget: float) -> float:
         """1 from a sparsity of 0.4 on, below in proportion (ours)."""
-        return min(1.0, budget / _FULL_RESIDUAL_FROM)
+        return min(1.0, budget / FULL_RESIDUAL_FROM)
 
     def mask(self, weights: NDArray[np.float32], scores: NDArray[np.float32], budget: float) -> NDArray[np.bool_]:
         """The highest scores, exactly ``kept_count`` of them; weights that are zero already go first."""

@@ -67,10 +67,10 @@ def test_edits_agree(models, tables, engine, name):
         assert distance(one, two) < EDITS
 
 
-@pytest.mark.parametrize("engine", OTHERS)
-def test_what_the_network_gives_agrees_and_masks_differ_at_ties_alone(models, tables, engine):
-    needs(engine)
-    native, other = mf.load_editor("adult-pruning"), mf.load_editor("adult-pruning", engine=engine)
+def test_what_the_network_gives_agrees_and_masks_differ_at_ties_alone(models, tables):
+    """The engine onnxruntime runs whole edits; what its network gives is compared in tests/export."""
+    pytest.importorskip("torch")
+    native, other = mf.load_editor("adult-pruning"), mf.load_editor("adult-pruning", engine="torch")
     requirement = get_requirement("pruning")
     condition = requirement.condition(0.9)[None]
     for mlp in models[14]:
