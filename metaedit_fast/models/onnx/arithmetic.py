@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from metaedit_fast.models.onnx.call import Call, require_size
-from metaedit_fast.models.onnx.graph import FLOATS, Array, Constant
+from metaedit_fast.models.onnx.graph import FLOATS, MAX_SHAPE_ENTRIES, Array, Constant
 
 _OPERATORS: dict[str, tuple[int, Callable[..., Array]]] = {
     "Add": (2, np.add),
@@ -25,8 +25,13 @@ _OPERATORS: dict[str, tuple[int, Callable[..., Array]]] = {
     "Neg": (1, np.negative),
     "Abs": (1, np.abs),
 }
-# Whole numbers, as in shapes, divide and overflow in other ways than numpy's.
-_OF_INTS = ("Add", "Sub", "Mul")
+# What exporters compute of shapes. Negative whole numbers divide in another way than numpy's.
+_OF_SIZES: dict[str, Callable[..., Array]] = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.floor_divide,
+}
 
 
 def computed(call: Call) -> Constant | None:
@@ -41,10 +46,16 @@ def computed(call: Call) -> Constant | None:
     if len(call.operands) != arity:
         call.refuse(f"{arity} inputs", len(call.operands))
     values = [call.constant(i).value for i in range(arity)]
-    if any(v.dtype not in FLOATS for v in values) and not (
-        node.op in _OF_INTS and all(v.dtype.kind in "iO" for v in values)
-    ):
-        call.refuse("arithmetic with floats", [str(v.dtype) for v in values])
+    if not all(v.dtype in FLOATS for v in values):
+        if node.op not in _OF_SIZES or not all(map(_are_sizes, values)) or (node.op == "Div" and not values[1].all()):
+            call.refuse("arithmetic with floats, or of sizes", [f"{v.dtype} {v.shape}" for v in values])
+        function = _OF_SIZES[node.op]
     require_size(call, math.prod(np.broadcast_shapes(*(v.shape for v in values))))
     with np.errstate(all="ignore"):
         return Constant(np.asarray(function(*values)))
+
+
+def _are_sizes(value: Array) -> bool:
+    """Whole numbers from 0 on, as few as a shape has; None, the number of rows, is no size here."""
+    few = value.dtype.kind in "iO" and value.size <= MAX_SHAPE_ENTRIES
+    return few and all(v is not None and v >= 0 for v in value.reshape(-1))

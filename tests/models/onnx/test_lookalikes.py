@@ -26,7 +26,7 @@ ARRAYS = {
     "average": normal(1, 1, 1), "deviation": np.float32([[[0.3]]]),
     "out_scale": np.float32(37.4), "out_mean": np.float32(7.5), "low": np.float32(0), "six": np.float32(6),
     "rows": np.array([-1, N]), "axis1": np.array([1]), "last": np.array([-1]), "low_index": np.array(0),
-    "zero": np.array([0]), "two": np.array([2]), "high": np.array([2**31 - 1]),
+    "zero": np.array([0]), "one": np.array([1]), "two": np.array([2]), "high": np.array([2**31 - 1]),
     "image": normal(7, 3, 2, 2), "channel_mean": normal(1, 3, 1, 1), "channel_scale": np.abs(normal(1, 3, 1, 1)) + 0.5,
     "g3": normal(3), "h3": normal(3), "m3": normal(3), "v3": np.abs(normal(3)) + 0.5,
     "wi": normal(12, 7), "k1": normal(6, 7, 1, 1),
@@ -96,6 +96,10 @@ READ = {
     "view of a computed shape": (
         ("n", 1, N), 11, "s = Shape(x)", "g = Gather<axis = 0>(s, low_index)", "u = Unsqueeze<axes = [0]>(g)",
         "q = Concat<axis = 0>(u, last)", "h = Reshape(x, q)", FROM_H,
+    ),
+    "parts of a computed size": (
+        ("n", N), 13, "s = Shape(x)", "g = Gather<axis = 0>(s, one)", "n = Add(g, one)", "d = Div(n, two)",
+        "a = Slice(x, zero, d, axis1)", "b = Slice(x, d, g, axis1)", "h = Concat<axis = 1>(a, b)", FROM_H,
     ),
     "dropout, identities, casts": (
         ("n", N), 12, "d, mask = Dropout(x)", "i = Identity(d)", "h = Cast<to = 1>(i)", FROM_H,
