@@ -63,9 +63,14 @@ def plan_of(mlp: MLP, *, drop_inputs: bool = False) -> Plan:
     normalisation = [part for part in (mlp.input_scale, mlp.input_shift) if part is not None]
     if not mlp.is_finite or not all(np.isfinite(part).all() for part in normalisation):
         raise UnsupportedModelError("parameters: expected finite numbers, got some that are not")
-    with np.errstate(over="ignore", invalid="ignore"):
-        work = _Analysis(mlp)
-        plan = work.plan(drop_inputs=drop_inputs)
+    plan = Plan(mlp.spec, mlp, tuple(np.arange(width) for width in mlp.spec.widths))
+    while True:  # what was folded may leave a skip without effect, which tied neurons before
+        with np.errstate(over="ignore", invalid="ignore"):
+            further = _Analysis(plan.mlp).plan(drop_inputs=drop_inputs)
+        if further.is_identity:
+            break
+        kept = tuple(before[after] for before, after in zip(plan.kept, further.kept, strict=True))
+        plan = Plan(mlp.spec, further.mlp, kept)
     if not plan.mlp.is_finite:
         raise UnsupportedModelError("folded biases: expected numbers that float32 can hold, got larger ones")
     return plan
