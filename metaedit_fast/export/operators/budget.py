@@ -8,7 +8,7 @@ from collections.abc import Callable
 from onnx import FunctionProto
 
 from metaedit_fast.export.builder import DOMAIN, DOUBLE, FLOAT, INT64, GraphBuilder
-from metaedit_fast.export.operators.structure import structure
+from metaedit_fast.export.operators.structure import layers
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.requirements.equalized_odds import UNIT_STRENGTH
 from metaedit_fast.requirements.pruning import FULL_RESIDUAL_FROM
@@ -38,8 +38,8 @@ def function(config: MetanetConfig, requirement: str) -> FunctionProto:
 
 
 def _pruning(g: GraphBuilder, config: MetanetConfig) -> dict[str, str]:
-    s = structure(g)
-    n_weights = g.sub(g.gather(s.weights_to, s.last_layer), g.gather(s.weights_from, s.first_layer))
+    found = layers(g)
+    n_weights = g.sub(g.gather(found.weights_to, found.last_layer), g.gather(found.weights_from, found.first_layer))
     kept_share = g.sub(_number(g, 1.0), "budget")
     t = g.op("Log", kept_share)
     condition = _condition(g, t, g.mul(g.mul(t, t), _number(g, 0.25)), t)

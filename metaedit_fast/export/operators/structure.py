@@ -1,7 +1,8 @@
 """Where everything of a ragged batch lies, derived from its layers and skips: functions of int64 tensors.
 
-``Structure_v1`` numbers edges and neurons, ``Skips_v1`` the edges of skip connections, ``Parameters_v1`` tells where
-parameters lie in θ. Neurons are numbered model by model, neuron layer by neuron layer; edges in the order of θ.
+``Layers_v1`` tells where layers begin, ``Structure_v1`` numbers edges and neurons, ``Skips_v1`` the edges of skip
+connections, ``Parameters_v1`` tells where parameters lie in θ. Neurons are numbered model by model, neuron layer by
+neuron layer; edges in the order of θ.
 """
 
 from __future__ import annotations
@@ -18,6 +19,27 @@ LAYER_COLUMNS = ("model", "n_in", "n_out", "activation", "norm", "owned")
 OWNS_BIAS, OWNS_NORM = 1, 2
 # Of the graph's input ``skips``; both layers are neuron layers of that model, 0 the inputs.
 SKIP_COLUMNS = ("model", "source", "target")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """Names of the results of ``Layers_v1``.
+
+    ``weights_from`` and ``weights_to`` bound the weights of each layer, ``[L]``; ``first_layer`` and ``last_layer``
+    are those of each model, ``[M]``.
+    """
+
+    weights_from: str
+    weights_to: str
+    first_layer: str
+    last_layer: str
+
+
+def layers(g: GraphBuilder) -> Layers:
+    """Of the batch that the tensor ``layers`` describes. Where this is enough, ask for no ``structure``: runtimes
+    compute all of an operator, however little of it is read.
+    """
+    return Layers(*g.ops("Layers_v1", "layers", n_outputs=len(dataclasses.fields(Layers)), domain=DOMAIN))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,15 +120,27 @@ def layer_column(g: GraphBuilder, name: str) -> str:
 
 def functions() -> list[FunctionProto]:
     """The bodies."""
-    return [_structure(), _skips(), _parameters()]
+    return [_layers(), _structure(), _skips(), _parameters()]
+
+
+def _layers() -> FunctionProto:
+    g = GraphBuilder()
+    model = layer_column(g, "model")
+    sizes = g.mul(layer_column(g, "n_in"), layer_column(g, "n_out"))
+    weights_from, _ = g.starts(sizes)
+    found = Layers(
+        weights_from=weights_from,
+        weights_to=g.add(weights_from, sizes),
+        first_layer=g.places(_changes(g, model, after=False)),
+        last_layer=g.places(_changes(g, model, after=True)),
+    )
+    return g.function("Layers_v1", ["layers"], dataclasses.asdict(found))
 
 
 def _structure() -> FunctionProto:
     g = GraphBuilder()
     model, n_in, n_out = (layer_column(g, name) for name in ("model", "n_in", "n_out"))
     is_first, is_last = _changes(g, model, after=False), _changes(g, model, after=True)
-    sizes = g.mul(n_in, n_out)
-    weights_from, _ = g.starts(sizes)
     new_neurons = g.add(g.mul(g.cast(is_first, INT64), n_in), n_out)
     neurons_from, n_neurons = g.starts(new_neurons)
     target_from = g.sub(g.add(neurons_from, new_neurons), n_out)
@@ -139,10 +173,7 @@ def _structure() -> FunctionProto:
                 in_row=in_row,
                 out_row=g.where(is_output, g.length(row_layer), out_row),
                 target_from=target_from,
-                weights_from=weights_from,
-                weights_to=g.add(weights_from, sizes),
-                first_layer=g.places(is_first),
-                last_layer=g.places(is_last),
+                **dataclasses.asdict(layers(g)),
             )
         ),
     )
