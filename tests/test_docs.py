@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import metaedit_fast as mf
+from metaedit_fast import _core
 from metaedit_fast.editing.editor import Editor
 from metaedit_fast.evaluation.record import Point, Reading, Record, read_record
 from metaedit_fast.models.safetensors import config
@@ -92,9 +93,15 @@ def test_deployment_examples_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     blocks = python_blocks(ROOT / "docs" / "deployment.md")
-    assert len(blocks) == 2
+    assert len(blocks) == 3
+    calls = _core.ort_call_count()
     for code in blocks:
         exec(code, names)
+    assert _core.ort_call_count() == calls + 1
+    found = np.split(names["by_kernels"], np.cumsum([mlp.theta.size for mlp in names["models"]])[:-1])
+    expected = names["editor"].edit_batch(names["models"], 0.9, probe=names["rows"])
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
     for one, other in zip(*names["edited_by"].values(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     assert mf.read_model("edited-7.onnx").sparsity == pytest.approx(0.9, abs=1e-3)

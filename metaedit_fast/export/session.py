@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from metaedit_fast.export.library import open_session
 from metaedit_fast.metanet.features import ModelFeatures
 from metaedit_fast.models.spec import ACTIVATIONS, NORMS, MLPSpec
 
@@ -17,27 +18,31 @@ if TYPE_CHECKING:
 
 Arrays = dict[str, NDArray[np.generic]]
 
-_ERRORS_ONLY = 3  # ONNX Runtime prints its warnings to stderr
-
 
 class EditorSession:
     """Runs a model of ``export.onnx``. Many Python threads may call one session at once.
 
-    ``n_threads`` is the number of threads inside one call; the result does not depend on it. With the
-    default of one, a thread pool over parts of a batch uses all cores, because ONNX Runtime releases the GIL.
+    ``n_threads`` is the number of threads inside one call. With the default of one, a thread pool over parts of a
+    batch uses all cores, because ONNX Runtime releases the GIL. More change the last bits of what the functions give
+    for batches of thousands of weights, and none of what kernels give.
+
+    ``kernels``, ``precision`` and ``isa`` are those of ``library.open_session``: without ``kernels`` the functions in
+    the file run. ``runs_kernels`` tells which runs, ``arithmetic`` the precision that it stays within.
     """
 
-    arithmetic = "float32"
-
-    def __init__(self, model: ModelProto | bytes, *, n_threads: int = 1) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = n_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
+    def __init__(
+        self,
+        model: ModelProto | bytes,
+        *,
+        n_threads: int = 1,
+        kernels: bool = False,
+        precision: str = "float32",
+        isa: str | None = None,
+    ) -> None:
         data = model if isinstance(model, bytes) else model.SerializeToString()
-        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        opened = open_session(data, n_threads=n_threads, kernels=kernels, precision=precision, isa=isa)
+        self._session, self.runs_kernels = opened.session, opened.runs_kernels
+        self.arithmetic = precision if opened.runs_kernels else "float32"
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:

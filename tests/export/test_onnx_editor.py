@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
+from metaedit_fast import _core
 from metaedit_fast.data import Table
 from metaedit_fast.editing import batch as batches
 from metaedit_fast.editing.editor import Editor, EditorInfo, Envelope
@@ -139,6 +140,26 @@ def test_engines_agree(variant: tuple[str, str, int, int]) -> None:
             assert not np.array_equal(b, mlp.theta)
         assert np.linalg.norm(a - b) <= 1e-6 * np.linalg.norm(a)
         assert (b[~mlp.spec.owned_parameters] == mlp.theta[~mlp.spec.owned_parameters]).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v)))
+def test_kernels_take_the_place_of_functions(variant: tuple[str, str, int, int]) -> None:
+    inputs, model = plain_inputs(*variant, count=7), model_of(*variant)
+    plain, fast = EditorSession(model), EditorSession(model, kernels=True)
+    assert (plain.runs_kernels, fast.runs_kernels) == (False, True)
+    before = _core.ort_call_count()
+    expected = plain.run(inputs)
+    assert _core.ort_call_count() == before
+    found = fast.run(inputs)
+    assert _core.ort_call_count() - before == {"pruning": 1, "data_minimisation": 3, "equalized_odds": 2}[variant[0]]
+    assert found.keys() == expected.keys()
+    np.testing.assert_array_equal(found["edited"] == 0, expected["edited"] == 0)
+    assert np.linalg.norm(found["edited"] - expected["edited"]) <= 1e-6 * np.linalg.norm(expected["edited"])
+    for name, values in expected.items():
+        if values.dtype == np.bool_:
+            np.testing.assert_array_equal(found[name], values)
+        else:
+            assert np.linalg.norm(found[name] - values) <= 2e-6 * np.linalg.norm(values), name
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: "-".join(map(str, v)))

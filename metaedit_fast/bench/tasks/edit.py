@@ -38,6 +38,7 @@ def rows(context: Context) -> Iterator[Row]:
         "native": lambda: lambda: editor.edit_batch(case.graph, SPARSITY, num_threads=threads),
         "native, the call inside": lambda: _inner_call(case, threads),
         "onnxruntime": lambda: _by_engine(case, threads),
+        "onnxruntime, our kernels": lambda: _by_kernels(case, threads),
         "torch": lambda: _by_torch(case, threads),
     }
     candidates = [
@@ -74,6 +75,22 @@ def _inner_call(case: NetworkCase, threads: int) -> Edit:
 def _by_engine(case: NetworkCase, threads: int) -> Edit:
     editor = editor_of(case, "onnxruntime")
     return lambda: editor.edit_batch(case.graph, SPARSITY, num_threads=threads)
+
+
+def _by_kernels(case: NetworkCase, threads: int) -> Edit:
+    """The editor's graph in a session that has our library; the whole batch in one call."""
+    from metaedit_fast.export.onnx import build_editor
+    from metaedit_fast.export.session import EditorSession, structure_inputs
+
+    session = EditorSession(build_editor(case.config, Pruning.name, case.weights), n_threads=threads, kernels=True)
+    if not session.runs_kernels:
+        raise RuntimeError("the session runs no kernels")
+    inputs = {
+        "theta": np.asarray(case.graph.theta),
+        **structure_inputs(case.graph.specs),
+        "budget": np.full(len(case.mlps), SPARSITY),
+    }
+    return lambda: case.graph.split(np.asarray(session.run(inputs)["edited"], np.float32))
 
 
 def _by_torch(case: NetworkCase, threads: int) -> Edit:
