@@ -64,7 +64,10 @@ def _without_least(
     for mlp, (*_, fisher) in zip(mlps, native.probe_statistics_of(mlps, x, num_threads=num_threads), strict=True):
         theta = mlp.theta.copy()
         weights = theta[: mlp.spec.n_weights]
-        saliency = np.square(weights) * (fisher + _FLOOR * fisher.mean(dtype=np.float64))
-        weights[~requirement.mask(weights, saliency.astype(np.float32), budget)] = 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            saliency = np.square(weights) * (fisher + _FLOOR * fisher.mean(dtype=np.float64))
+            saliency = saliency.astype(np.float32)
+        # What float32 cannot hold goes last, or by its place: one such model must not end the others' edits.
+        weights[~requirement.mask(weights, np.nan_to_num(saliency), budget)] = 0.0
         found.append(mlp.replace(theta))
     return found

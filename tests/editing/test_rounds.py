@@ -162,6 +162,15 @@ def test_the_public_edit_in_rounds(tiny_probe_editor, small_mlps) -> None:
     assert unchanged.model.theta.tobytes() == small_mlps[0].theta.tobytes()
 
 
+def test_a_model_that_float32_cannot_hold_leaves_the_others_alone(small_mlps) -> None:
+    good, huge = small_mlps[0], random_mlp(small_mlps[0].spec, 1)
+    huge.weight(0)[...] *= 1e25  # squares of activations overflow, predictions do not
+    huge.weight(1)[...] *= 1e-25
+    (expected,) = in_rounds([good], 0.6, 3)
+    _, found = in_rounds([huge, good], 0.6, 3)
+    assert found.theta.tobytes() == expected.theta.tobytes()
+
+
 def test_wrong_rounds_are_named(tiny_editor, small_mlps) -> None:
     for wrong in (0, 1.5, True):
         with pytest.raises(ValueError, match="rounds: expected an integer of at least 1, got"):
