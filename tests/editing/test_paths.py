@@ -124,6 +124,8 @@ def test_programs_and_pipelines(tiny_editor):
     classifier[1].partial_fit(classifier[0].transform(x), np.arange(40) % 2, classes=[0, 1])
     module = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2))
     program = torch.export.export(module, (torch.randn(2, 5),))
+    with pytest.raises(ValueError, match=r"models\[0\] and models\[1\] share parameters"):
+        mf.edit_([module, program], tiny_editor, target=SPARSITY)
     result = mf.edit([front, classifier, program], tiny_editor, target=SPARSITY)
     assert [record.status for record in result] == ["refused", "edited", "edited"]  # editors know classifiers
     assert "regressor" in result[0].reason

@@ -12,6 +12,7 @@ from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.models.spec import LayerSpec, MLPSpec
 
 MAX_BYTES = 1 << 20
+MAX_LAYERS = MAX_SKIPS = 1000  # reading takes the square of their number
 # The names that transformers gives to activations, by ours.
 _ACTIVATIONS = {
     "relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
@@ -78,6 +79,9 @@ def parse_architecture(text: str | bytes, where: str) -> Architecture:
         raise
     except ValueError as error:
         raise UnsupportedModelError(f"{where}: {error}") from error
+    if len(spec.layers) > MAX_LAYERS or len(spec.skips) > MAX_SKIPS:
+        got = f"{len(spec.layers)} layers and {len(spec.skips)} skips"
+        _refuse(where, f"at most {MAX_LAYERS} layers and {MAX_SKIPS} skips", got)
     return Architecture(
         spec,
         None if modules is None else tuple(modules),

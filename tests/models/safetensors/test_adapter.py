@@ -279,6 +279,7 @@ def without(key):
         ({**FLAT, "problem_type": "multi_label_classification"}, "problem_type: expected single_label"),
         ({**FLAT, "output": "probabilities"}, "output: expected one of"),
         ({**FLAT, "bias": "yes"}, "bias: expected True or False"),
+        ({**FLAT, "hidden_sizes": [1] * 1000}, "at most 1000 layers and 1000 skips, got '1001 layers and 0 skips'"),
         ({**FLAT, "modules": [1]}, "modules: expected a list of names"),
         ({"layers": [{"width": 3}], "n_inputs": 4, "skips": []}, "not the JSON of an MLPSpec"),
         ({"layers": 3, "n_inputs": 4, "skips": [], "output": "logits"}, "not the JSON of an MLPSpec"),

@@ -7,6 +7,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from metaedit_fast.errors import UnsupportedModelError
 from metaedit_fast.models.safetensors.container import Container
@@ -126,3 +128,26 @@ def test_a_lie_costs_no_memory():
         Container(content)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_damaged_files_are_read_or_refused(data):
+    """Any bytes changed, cut off or added: an error of ours, or tensors of the sizes that they claim."""
+    content = bytearray(Container.of(ARRAYS, {"format": "pt"}).to_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        match data.draw(st.sampled_from(["change", "cut", "add"])):
+            case "change":
+                content[place] = data.draw(st.integers(0, 255))
+            case "cut":
+                del content[place : place + data.draw(st.integers(1, 9))]
+                content += b"\0" * (not content)
+            case "add":
+                content[place:place] = data.draw(st.binary(min_size=1, max_size=9))
+    try:
+        container = Container(bytes(content))
+        for name, entry in container.entries.items():
+            assert container.array(name).shape == entry.shape
+    except UnsupportedModelError:
+        pass
