@@ -91,6 +91,19 @@ def test_each_kind_comes_back_and_the_input_stays(one_of_each, tiny_editor, kind
         assert not np.array_equal(now.theta, was.theta)
 
 
+def test_the_container_does_not_matter(tmp_path, tiny_editor, small_mlps):
+    torch = pytest.importorskip("torch")
+    mlp = mf.MLP(mf.MLPSpec.simple((5, 8, 2)), small_mlps[0].theta)
+    module = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    with torch.no_grad():
+        for layer, linear in enumerate((module[0], module[2])):
+            linear.weight.copy_(torch.from_numpy(mlp.parameter("weight", layer).T.copy()))
+            linear.bias.copy_(torch.from_numpy(mlp.parameter("bias", layer).copy()))
+    models = [mlp, mlp_to_onnx(mlp), file_of(tmp_path, mlp), module]
+    edited = [mf.read_model(model).theta.tobytes() for model in mf.edit(models, tiny_editor, target=SPARSITY).models]
+    assert edited[1:] == edited[:1] * 3
+
+
 def test_unchanged_models_are_copies(tiny_editor, small_mlps):
     result = mf.edit(small_mlps[0], tiny_editor, strength=0)
     result.model.theta[:] = 0
