@@ -31,7 +31,7 @@ class Split(NamedTuple):
 
 
 SPLITS = {
-    "adult": Split(("sex", "race"), 100, (0.2, 0.15, 0.12, 0.1, 0.08, 0.06)),
+    "adult": Split(("sex", "race"), 100, (0.13, 0.12, 0.11, 0.1, 0.09, 0.08)),
     "bank": Split(("age",), 20, (0.2, *READ_AT)),
 }
 
