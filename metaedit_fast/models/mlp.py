@@ -48,9 +48,9 @@ class MLP:
 
     def parameter(self, kind: str, layer: int) -> NDArray[np.float32]:
         """A view of one parameter. Raises ``KeyError`` where the spec has none such."""
-        for name, index, view in self.parameters():
-            if (name, index) == (kind, layer):
-                return view
+        for name, index, where, shape in self.spec.parameter_slices:
+            if index == layer and name == kind:
+                return self.theta[where].reshape(shape)
         raise KeyError(f"this MLP has no {kind} in layer {layer}")
 
     def weight(self, layer: int) -> NDArray[np.float32]:
