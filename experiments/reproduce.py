@@ -79,6 +79,7 @@ def main(
     for dataset in DATASETS:
         for experiment in (fronts.pruning, fronts.data_minimisation, fronts.fairness):
             experiment(dataset, models=size.models, work=size.work, results=size.results, data_folder=data_folder)
+    fronts.rounds("adult", models=size.models, work=size.work, results=size.results, data_folder=data_folder)
     where: dict[str, Any] = {"work": size.work, "results": size.results, "data_folder": data_folder}
     composition.main("adult", models=size.models, **where)
     unseen.main("adult", runs=size.unseen_runs, **where)
