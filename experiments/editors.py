@@ -3,6 +3,7 @@
     python experiments/editors.py population adult       # 4000 runs x 60 epochs; resumable
     python experiments/editors.py train adult-pruning    # build/editors/adult-pruning/editor.onnx; resumable
     python experiments/editors.py bundle                 # the editors that are there into the packages
+    python experiments/editors.py resave                 # the packages' editors with the graph of this version
     python experiments/editors.py demo                   # 64 test models and rows into examples/demo
 
 Names: {adult,bank}-{pruning,data-minimisation,equalized-odds}. Needs the extras ``train`` and ``sklearn``, and the
@@ -14,6 +15,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import typer
@@ -33,7 +35,10 @@ from common import (
     population_of,
 )
 
+from metaedit_fast.atomic import write_atomically
+from metaedit_fast.editing.info import EditorInfo
 from metaedit_fast.editing.plan import PROBE_ROWS
+from metaedit_fast.export import files
 from metaedit_fast.population import Population, build_population
 
 DEMO_MODELS, DEMO_ROWS = 64, 4000
@@ -112,12 +117,35 @@ def train(
 
 @app.command()
 def bundle(work: WorkFolder = WORK) -> None:
-    """Copy the trained editors into the package and the distribution of data beside it."""
+    """Put the trained editors into the package and the distribution of data beside it."""
     for name in EDITORS:
         path = work / "editors" / name / "editor.onnx"
         if path.exists():
-            shutil.copy(path, bundled_place(name))
-            console.print(f"wrote {bundled_place(name)}")
+            _write_with_present_graph(path, bundled_place(name))
+
+
+@app.command()
+def resave() -> None:
+    """Write the packages' editors anew after a change of the graph; description, weights and rows keep their bits."""
+    for name in EDITORS:
+        _write_with_present_graph(bundled_place(name), bundled_place(name))
+
+
+def _write_with_present_graph(source: Path, target: Path) -> None:
+    description, weights, probe = files.parse_editor(source.read_bytes(), str(source))
+    info = EditorInfo.from_json(description)
+    rows = None if probe is None else probe.reshape(-1, info.config.n_inputs)
+    data = files.editor_bytes(info.config, info.requirement, weights, description, rows)
+    assert _content(files.parse_editor(data, str(target))) == _content((description, weights, probe))
+    write_atomically(target, data)
+    console.print(f"wrote {target}: weights {files.weights_hash(weights)[:12]}")
+
+
+def _content(parts: tuple[str, dict[str, np.ndarray], np.ndarray | None]) -> tuple[object, ...]:
+    """All that a reader takes from an editor file, to the bit."""
+    description, weights, probe = parts
+    rows = None if probe is None else probe.tobytes()
+    return description, {name: (value.shape, value.tobytes()) for name, value in weights.items()}, rows
 
 
 @app.command()

@@ -22,9 +22,8 @@ Arrays = dict[str, NDArray[np.generic]]
 class EditorSession:
     """Runs a model of ``export.onnx``. Many Python threads may call one session at once.
 
-    ``n_threads`` is the number of threads inside one call. With the default of one, a thread pool over parts of a
-    batch uses all cores, because ONNX Runtime releases the GIL. More change the last bits of what the functions give
-    for batches of thousands of weights, and none of what kernels give.
+    ``n_threads`` is the number of threads inside one call; the result does not depend on it. With the default of one,
+    a thread pool over parts of a batch uses all cores, because ONNX Runtime releases the GIL.
 
     ``kernels``, ``precision`` and ``isa`` are those of ``library.open_session``: without ``kernels`` the functions in
     the file run. ``runs_kernels`` tells which runs, ``arithmetic`` the precision that it stays within.

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from metaedit_fast.editing import bundled
-from metaedit_fast.editing.bundled import bundled_editors
+from metaedit_fast.editing.bundled import bundled_editors, bundled_files
 from metaedit_fast.editing.editor import Editor, EditorInfo, Envelope, load_editor
 from metaedit_fast.errors import InvalidEditorError
 from metaedit_fast.export import files
+from metaedit_fast.export.onnx import build_editor
 from metaedit_fast.export.session import EditorSession, structure_inputs
 from metaedit_fast.export.weights import weight_shapes
 from metaedit_fast.metanet.config import MetanetConfig
@@ -261,6 +262,16 @@ def test_a_graph_of_somebody_else_is_never_run(tmp_path: Path, good: bytes) -> N
     path = tmp_path / "gutted.onnx"
     path.write_bytes(model.SerializeToString())
     assert load_editor(path).edit_theta(MODEL, 0.8).tobytes() == editor().edit_theta(MODEL, 0.8).tobytes()
+
+
+@pytest.mark.parametrize("name", bundled_editors())
+def test_bundled_editors_carry_the_present_graph(name: str) -> None:
+    """After a change of the graph: ``python experiments/editors.py resave``."""
+    stored = onnx.load_from_string(bundled_files()[name].read_bytes())
+    info, weights = load_editor(name).info, load_editor(name).weights
+    built = build_editor(info.config, info.requirement, weights)
+    assert list(stored.functions) == list(built.functions)
+    assert stored.graph == built.graph
 
 
 def test_bundled_editors_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -197,15 +197,28 @@ def test_runs_in_the_reference_evaluator(variant: tuple[str, str, int, int]) -> 
         np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=2e-5)
 
 
+def batch_of_large_models() -> list[MLP]:
+    specs = [MLPSpec.simple((5, 2)), MLPSpec.simple((5, 1, 1)), MLPSpec.simple((5, 33, 7, 2), skips=[(1, 2)])]
+    specs += [MLPSpec.simple((5, 64, 64, 64, 2), norm="layer", skips=[(0, 3), (1, 3)])] * 2
+    return [random_mlp(spec, seed) for seed, spec in enumerate(specs)]
+
+
+def batch_of_many_models() -> list[MLP]:
+    rng = np.random.default_rng(4)
+    widths = [rng.integers(1, 24, rng.integers(1, 4)).tolist() for _ in range(60)]
+    return [random_mlp(MLPSpec.simple((5, *hidden, 2), "tanh"), seed) for seed, hidden in enumerate(widths)]
+
+
+@pytest.mark.parametrize("batch", [batch_of_large_models, batch_of_many_models])
 @pytest.mark.parametrize("form", ["shipped", "official"])
-def test_bits_do_not_depend_on_threads(form: str) -> None:
-    config = MetanetConfig(14, 2, form, n_layers=2)
+def test_bits_do_not_depend_on_threads(form: str, batch: Callable[[], list[MLP]]) -> None:
+    """Runtimes group the terms of some sums by threads, and compute what is left over by another formula."""
+    config = MetanetConfig(5, 2, form, n_layers=2)
     model = build_editor(config, "pruning", weights_of(config)).SerializeToString()
-    specs = [MLPSpec.simple((14, 2)), MLPSpec.simple((14, 1, 1)), MLPSpec.simple((14, 33, 7, 2), skips=[(1, 2)])]
-    specs += [MLPSpec.simple((14, 64, 64, 64, 2), norm="layer", skips=[(0, 3), (1, 3)])] * 2
-    theta = np.concatenate([random_mlp(spec, seed).theta for seed, spec in enumerate(specs)])
-    inputs = {"theta": theta, **structure_inputs(specs), "budget": np.full(len(specs), 0.9)}
-    results = [EditorSession(model, n_threads=n).run(inputs) for n in (1, 2, 8)]
+    own = batch()
+    theta = np.concatenate([mlp.theta for mlp in own])
+    inputs = {"theta": theta, **structure_inputs([mlp.spec for mlp in own]), "budget": np.full(len(own), 0.9)}
+    results = [EditorSession(model, n_threads=n).run(inputs) for n in (1, 2, 3, 8)]
     for name in ("edited", "score"):
         assert len({result[name].tobytes() for result in results}) == 1
 

@@ -228,7 +228,13 @@ def _gather_edges(
     def body(step: str) -> list[str]:
         a, b, shape = (g.gather(x, step) for x in (graph.first, graph.last, graph.shape))
         views = {values: g.reshape(g.slice(values, a, b), shape) for values in {w[0]: None for w in wanted}}
-        return [g.reduce(how, views[values], 0 if at_target else 1) for values, how, at_target in wanted]
+        found = []
+        for values, how, at_target in wanted:
+            if how == "Sum" and not at_target:
+                found.append(_sum_at_sources(g, views[values], shape))
+            else:
+                found.append(g.reduce(how, views[values], 0 if at_target else 1))
+        return found
 
     width = config.d_e
     dense = g.collect(g.scalar(g.length(graph.first)), [(FLOAT, (width,))] * len(wanted), body)
@@ -242,6 +248,15 @@ def _gather_edges(
         how = ["Add" if wanted[i][1] == "Sum" else "Max" for i in here]
         found.update(zip(here, _with_skips(g, at_node, skips, how, table), strict=True))
     return [found[i] for i in range(len(wanted))]
+
+
+def _sum_at_sources(g: GraphBuilder, block: str, shape: str) -> str:
+    """``[n_src, d]`` of ``[n_src, n_dst, d]``, as a product with ones.
+
+    ONNX Runtime's sum over the middle dimension groups its terms by the threads that it has.
+    """
+    ones = g.fill(g.slice(shape, 1, 2), 1.0, FLOAT)
+    return g.op("MatMul", ones, block)
 
 
 def _with_skips(g: GraphBuilder, dense: list[str], skips: list[str], how: list[str], table: str) -> list[str]:
