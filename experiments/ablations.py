@@ -38,17 +38,21 @@ from metaedit_fast.training.fit import default_config, fit_editor
 from metaedit_fast.training.soft_odds import TEMPERATURE
 from metaedit_fast.training.trainer import TrainerConfig
 
-PRUNING_STEPS, ODDS_STEPS = 1000, 300
+# Of how many models an editor can make use shows with more steps; those for equalised odds take longer.
+STEPS, EVALUATE_EVERY = {"training-runs": 1000, "temperature": 300}, 100
+OTHER_STEPS = 500
 SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 SEEDS = (0, 1, 2)
 OWN_BUDGETS = (0.8, 0.9, 0.95)
 TEMPERATURES = (0.1, 0.3, 1.0)
-# Where the families are compared by kind of test model.
+# Activations and norms that it has not seen an editor refuses, so they make no families here. Each family has so many
+# training runs, all architectures together as many; they are compared by kind of test model at one sparsity.
+FAMILY_RUNS = 189
 READ_SPARSITY = 0.9
 FAMILIES: Mapping[str, Callable[[PopulationRecord], bool]] = {
     "1 or 2 layers": lambda record: len(record.mlp.spec.layers) <= 3,
-    "relu": lambda record: all(layer.activation == "relu" for layer in record.mlp.spec.layers[:-1]),
-    "no norm": lambda record: record.norm == "none",
+    "at most 32 wide": lambda record: max(layer.width for layer in record.mlp.spec.layers[:-1]) <= 32,
+    "no skips": lambda record: not record.mlp.spec.skips,
 }
 
 
@@ -94,7 +98,7 @@ class Study:
             settings=TrainerConfig(
                 **{
                     "steps": self.steps,
-                    "evaluate_every": max(1, self.steps // 10),
+                    "evaluate_every": EVALUATE_EVERY,
                     "patience": self.steps,
                     "seed": SEED,
                     **settings,
@@ -112,20 +116,6 @@ class Study:
         self.bench.measure(name, methods.edits(editor, self.probe), budgets, version_of(editor))
         return self.bench.curves[name]
 
-    def train_runs(self, keep: Callable[[PopulationRecord], bool] = lambda _: True) -> list[int]:
-        """The runs of population-train whose models all are to be kept, in a random order that is always the same."""
-        runs: dict[int, bool] = {}
-        for record in self.population.select(split="train"):
-            runs[record.run] = runs.get(record.run, True) and keep(record)
-        order = np.random.default_rng(SEED).permutation(list(runs)).tolist()
-        return [run for run in order if runs[run]]
-
-    def trained_on(self, runs: Sequence[int]) -> Population:
-        """The population with no other runs in its split train; those that choose and test stay."""
-        chosen = set(runs)
-        kept = [record for record in self.population if record.split != "train" or record.run in chosen]
-        return Population(kept, dataset=self.population.dataset, info=self.population.info)
-
     def against(self, label: str) -> dict[str, str]:
         """Every curve compared in pairs with the one of a label."""
         name = f"editor, {label}"
@@ -138,17 +128,37 @@ class Study:
         return f"Every editor was trained for {self.steps} steps; models that it learned from: {', '.join(counts)}."
 
 
+def train_runs(population: Population, keep: Callable[[PopulationRecord], bool] = lambda _: True) -> list[int]:
+    """The runs of a population's split train whose models are to be kept, in a random order that is always the same."""
+    runs: dict[int, bool] = {}
+    for record in population.select(split="train"):
+        runs[record.run] = runs.get(record.run, True) and keep(record)
+    order = np.random.default_rng(SEED).permutation(list(runs)).tolist()
+    return [run for run in order if runs[run]]
+
+
+def trained_on(population: Population, runs: Sequence[int]) -> Population:
+    """The population with no other runs in its split train; those that choose and test stay."""
+    chosen = set(runs)
+    kept = [record for record in population if record.split != "train" or record.run in chosen]
+    return Population(kept, dataset=population.dataset, info=population.info)
+
+
+def per_cent(fraction: float) -> str:
+    return f"{100 * fraction:g} %"
+
+
 def version_of(editor: mf.Editor) -> str:
     return str(editor.describe()["weights_sha256"])
 
 
 def training_runs(study: Study) -> dict[str, Any]:
     """Shares of the training runs, each within the next; the runs that choose the best network are all there."""
-    runs = study.train_runs()
+    runs = train_runs(study.population)
     for share in SHARES:
-        label = "all" if share == 1 else f"{share:.0%} of the runs".replace("%", " %")
-        chosen = runs[: max(1, round(share * len(runs)))]
-        study.measure(f"editor, {label}", study.train(label, None if share == 1 else study.trained_on(chosen)))
+        label = "all" if share == 1 else f"{per_cent(share)} of the runs"
+        chosen = trained_on(study.population, runs[: max(1, round(share * len(runs)))])
+        study.measure(f"editor, {label}", study.train(label, None if share == 1 else chosen))
     return {"against": study.against("all")}
 
 
@@ -160,9 +170,9 @@ def seeds(study: Study) -> dict[str, Any]:
         found.append(study.measure(f"editor, seed {seed}", editor))
     volumes = [study.bench.hypervolume(curve) for curve in found]
     spread = [float(np.std([one.jsd.mean() for one in at], ddof=1)) for at in zip(*found, strict=True)]
-    said = ", ".join(f"{1e3 * s:.2f} at {budget:.0%}" for s, budget in zip(spread, SPARSITIES, strict=True))
+    said = ", ".join(f"{1e3 * s:.2f} at {per_cent(budget)}" for s, budget in zip(spread, SPARSITIES, strict=True))
     note = (
-        f"Standard deviation over seeds of the mean JSD x 1000: {said}; of the mean hypervolume: "
+        f"Standard deviation over seeds of the mean JSD × 1000: {said}; of the mean hypervolume: "
         f"{np.std(volumes, ddof=1):.4f}."
     )
     return {"seeds": SEEDS, "by_seed": {"editor, mean of seeds": found}, "details": {"notes": [note]}}
@@ -170,10 +180,11 @@ def seeds(study: Study) -> dict[str, Any]:
 
 def architectures(study: Study) -> dict[str, Any]:
     """Editors of one family of architectures beside one of all, from equally many runs."""
-    runs = {"all architectures": study.train_runs()} | {name: study.train_runs(keep) for name, keep in FAMILIES.items()}
-    count = min(map(len, runs.values()))
+    models = study.population
+    runs = {"all architectures": train_runs(models)} | {name: train_runs(models, own) for name, own in FAMILIES.items()}
+    count = min(FAMILY_RUNS, *map(len, runs.values()))
     curves = {
-        name: study.measure(f"editor, {name}", study.train(f"{name} alone", study.trained_on(own[:count])))
+        name: study.measure(f"editor, {name}", study.train(f"{name} alone", trained_on(models, own[:count])))
         for name, own in runs.items()
     }
     place = SPARSITIES.index(READ_SPARSITY)
@@ -183,12 +194,12 @@ def architectures(study: Study) -> dict[str, Any]:
         if inside.all() or not inside.any():
             continue
         parts = [
-            " and ".join(_mean_jsd(curves[trained][place], models) for models in (inside, ~inside))
+            " and ".join(_mean_jsd(curves[trained][place], tested) for tested in (inside, ~inside))
             for trained in (name, "all architectures")
         ]
         notes.append(
-            f"JSD x 1000 at {READ_SPARSITY:.0%} on the {inside.sum()} models of {name} and on the {(~inside).sum()} "
-            f"others: {parts[0]} if trained on {name}, {parts[1]} if on all architectures."
+            f"JSD × 1000 at {per_cent(READ_SPARSITY)} on the {inside.sum()} models of {name} and on the "
+            f"{(~inside).sum()} others: {parts[0]} if trained on {name}, {parts[1]} if on all architectures."
         )
     return {"against": study.against("all architectures"), "details": {"notes": notes}}
 
@@ -259,7 +270,7 @@ def main(
         experiment.replace("-", "_"),
         dataset,
         "equalized_odds" if fair else "pruning",
-        steps=steps or (ODDS_STEPS if fair else PRUNING_STEPS),
+        steps=steps or STEPS.get(experiment, OTHER_STEPS),
         models=models or (FAIRNESS_MODELS if fair else MODELS),
         threads=threads,
         work=work,
