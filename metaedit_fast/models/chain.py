@@ -232,11 +232,11 @@ class Chain:
         return result
 
     def softmax(self, value: Value, *, log: bool = False, where: str) -> Value:
-        """Softmax over the columns, at the end of the model; the MLP gives the logits in front of a log-softmax."""
+        """Softmax over the columns, at the end of the model, or its logarithm."""
         self._must_be_current(value, where)
         if self._stage != _LINEAR or self._squeezed or self._width < 2:
             raise refusal(where, "a softmax over two or more outputs of the last linear layer")
-        self.output = "logits" if log else "softmax"
+        self.output = "log_softmax" if log else "softmax"
         return self._advance(_TAIL)
 
     def squeeze(self, value: Value, *, where: str) -> Value:

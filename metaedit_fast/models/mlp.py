@@ -104,12 +104,14 @@ class MLP:
     def forward(self, x: ArrayLike, dtype: type[np.floating] = np.float32) -> Floats:
         """What the model gives for rows ``[rows, n_inputs]``: ``[rows, n_outputs]``.
 
-        Logits, probabilities or values, as ``spec.output`` says. ``dtype`` is the precision of the
+        Logits, probabilities, their logarithms or values, as ``spec.output`` says. ``dtype`` is the precision of the
         arithmetic.
         """
         logits = self.logits(x, dtype)
         if self.spec.output == "softmax":
             return np.exp(log_softmax(logits))
+        if self.spec.output == "log_softmax":
+            return log_softmax(logits)
         if self.spec.output == "sigmoid":
             return activations.sigmoid(logits)
         return logits

@@ -26,7 +26,7 @@ ACTIVATIONS = (
     "relu6",
 )
 NORMS = ("none", "layer")
-OUTPUTS = ("logits", "softmax", "sigmoid", "identity")
+OUTPUTS = ("logits", "softmax", "log_softmax", "sigmoid", "identity")
 DEFAULT_ALPHA = {"leaky_relu": 0.01, "elu": 1.0}
 
 
@@ -72,7 +72,7 @@ class MLPSpec:
     A skip ``(s, t)`` adds the first ``min(width_s, width_t)`` outputs of neuron layer ``s`` to the
     pre-activation of neuron layer ``t``, after its norm; ``0 <= s < t < len(layers)``.
 
-    ``output`` is the map that the model itself applies after its last layer: ``"softmax"`` or
+    ``output`` is the map that the model itself applies after its last layer: ``"softmax"``, ``"log_softmax"`` or
     ``"sigmoid"`` (one output), ``"logits"`` for none in a classifier, ``"identity"`` for none in a
     model known to be a regressor.
 

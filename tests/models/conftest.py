@@ -31,7 +31,7 @@ def specs(draw: st.DrawFn) -> MLPSpec:
     hidden = draw(st.lists(hidden_layers(), max_size=4))
     possible = [(s, t) for t in range(1, len(hidden) + 1) for s in range(t)]
     skips = draw(st.lists(st.sampled_from(possible), max_size=4)) if possible else []
-    output = draw(st.sampled_from(["logits", "softmax", "sigmoid", "identity"]))
+    output = draw(st.sampled_from(["logits", "softmax", "log_softmax", "sigmoid", "identity"]))
     last = LayerSpec(1 if output == "sigmoid" else draw(st.integers(1, 4)), bias=draw(st.booleans()))
     return MLPSpec(draw(st.integers(1, 5)), (*hidden, last), tuple(skips), output)
 

@@ -67,6 +67,8 @@ def test_the_output_map_is_the_one_of_the_spec() -> None:
     x = np.random.default_rng(0).normal(size=(7, 3))
     mlp = some_mlp(output="softmax")
     np.testing.assert_allclose(mlp.forward(x), torch.softmax(torch.tensor(mlp.logits(x)), 1), rtol=1e-5)
+    logs = some_mlp(output="log_softmax")
+    np.testing.assert_allclose(logs.forward(x), torch.log_softmax(torch.tensor(mlp.logits(x)), 1), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(np.log(mlp.forward(x)), mlp.log_proba(x), atol=1e-5)
     for output in ("logits", "identity"):
         assert np.array_equal(some_mlp(output=output).forward(x), mlp.logits(x))

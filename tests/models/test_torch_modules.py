@@ -36,7 +36,7 @@ def skip_specs(draw, norms=("none", "layer")):
         layers.append(LayerSpec(width, name, norm=norm, bias=draw(st.booleans()), norm_affine=draw(st.booleans())))
     pairs = [(s, t) for t in range(1, n) for s in range(t)]
     skips = draw(st.lists(st.sampled_from(pairs), unique=True))
-    outputs = ["logits", "softmax"] if widths[-1] > 1 else ["logits", "sigmoid"]
+    outputs = ["logits", "softmax", "log_softmax"] if widths[-1] > 1 else ["logits", "sigmoid"]
     last = LayerSpec(widths[-1], bias=draw(st.booleans()))
     return MLPSpec(widths[0], (*layers, last), tuple(skips), draw(st.sampled_from(outputs)))
 

@@ -10,8 +10,6 @@ from metaedit_fast.models.onnx.call import MICROSOFT, ML, Call, reads, spread
 from metaedit_fast.models.onnx.graph import Constant, normal_axis
 from metaedit_fast.models.onnx.values import Activation, Softmax, Tail, Value
 
-LOG_SOFTMAX_NOTE = "the model ends in a log-softmax; the MLP gives the logits in front of it"
-
 
 def _activation(call: Call, name: str, alpha: float = 0.0) -> Value:
     data = call.data()
@@ -137,9 +135,7 @@ def softmax(call: Call) -> Value:
     axes = {axis} if modern else set(range(axis, rank))
     if layout.batch in axes or layout.features != math.prod(layout.dims[a] for a in axes):
         call.refuse("a softmax over the features of a row", f"axis {axis} of shape {layout.dims}")
-    if call.node.op == "LogSoftmax":
-        return Tail(data.expr, "scores", LOG_SOFTMAX_NOTE)
-    return call.keep(data, Softmax(data.expr, data.expr.width, call.node.label))
+    return call.keep(data, Softmax(data.expr, data.expr.width, call.node.label, call.node.op == "LogSoftmax"))
 
 
 @reads("ArgMax")

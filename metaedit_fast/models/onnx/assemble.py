@@ -181,7 +181,7 @@ class Assembler:
 
     def _finish(self, last: Expr) -> None:
         if isinstance(last, Softmax):
-            self.output = "softmax"
+            self.output = "log_softmax" if last.log else "softmax"
         elif isinstance(last, Activation) and last.name == "sigmoid" and self._stage == _LINEAR:
             if last.width != 1:
                 refuse(last.where, "one output in front of a final sigmoid (multi-label is not supported)", last.width)

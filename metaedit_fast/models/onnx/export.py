@@ -135,6 +135,8 @@ class _Builder:
         output = self.mlp.spec.output
         if output == "softmax":
             self.node("Softmax", [value], "y", axis=-1)
+        elif output == "log_softmax":
+            self.node("LogSoftmax", [value], "y", axis=-1)
         elif output == "sigmoid":
             self.node("Sigmoid", [value], "y")
         else:

@@ -153,8 +153,11 @@ class Skip(Expr):
     columns: int
 
 
+@dataclasses.dataclass(eq=False)
 class Softmax(Expr):
-    """Softmax over the features."""
+    """Softmax over the features, or its logarithm."""
+
+    log: bool
 
 
 @dataclasses.dataclass(eq=False)

@@ -76,8 +76,8 @@ class _Reader:
         if self.waiting:
             raise refusal(self.waiting[0].where, "no tensors beside those of the architecture", "these")
         value, where = outputs[-1], "the output"
-        if spec.output == "softmax":
-            value = chain.softmax(value, where=where)
+        if spec.output in ("softmax", "log_softmax"):
+            value = chain.softmax(value, log=spec.output == "log_softmax", where=where)
         elif spec.output == "sigmoid":
             value = chain.activation(value, "sigmoid", where=where)
         else:

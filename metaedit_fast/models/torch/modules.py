@@ -165,6 +165,8 @@ def _activation(layer: LayerSpec) -> nn.Module:
 def _tail(spec: MLPSpec) -> nn.Module:
     if spec.output == "softmax":
         return nn.Softmax(dim=-1)
+    if spec.output == "log_softmax":
+        return nn.LogSoftmax(dim=-1)
     return nn.Sigmoid() if spec.output == "sigmoid" else nn.Identity()
 
 

@@ -48,7 +48,7 @@ def edited(opened, seed=0):
 @settings(max_examples=60, deadline=None)
 @given(mlp=st.from_type(MLP), folder=st.booleans())
 def test_what_is_written_is_read_bit_for_bit(mlp, folder):
-    assume(mlp.spec.output != "softmax" or mlp.spec.n_outputs > 1)
+    assume("softmax" not in mlp.spec.output or mlp.spec.n_outputs > 1)
     opened = open_safetensors(mlp_to_safetensors(mlp, folder=folder))
     assert opened.mlp.content_hash() == mlp.content_hash()
     assert opened.write(opened.mlp).files() == opened.model.files()
