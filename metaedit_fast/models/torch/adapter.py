@@ -130,7 +130,7 @@ class ModuleReader:
             self.notes.append(text)
 
     def softmax(self, value: Value, dim: object, where: str, *, log: bool = False) -> Value:
-        """Softmax over the columns, or its logarithm; torch takes these where ``dim`` is None and there are two axes."""
+        """Softmax over the columns, or its logarithm; torch takes these where ``dim`` is None and the axes are two."""
         if dim not in (-1, 1, None):
             raise refusal(where, "a softmax over dim -1 or 1", dim)
         return self.chain.softmax(value, log=log, where=where)

@@ -254,7 +254,10 @@ class Drawn:
             )
 
     def softmax(self) -> None:
-        self.then(f"{self.pick('Softmax', 'LogSoftmax')}<axis = {int(self.rng.integers(self.shadow.ndim))}>({self.h})", self.shadow)
+        self.then(
+            f"{self.pick('Softmax', 'LogSoftmax')}<axis = {int(self.rng.integers(self.shadow.ndim))}>({self.h})",
+            self.shadow,
+        )
 
     def join(self) -> None:
         alike = [name for name, shape in self.past if shape == self.shadow.shape]
