@@ -21,6 +21,7 @@ CONFIGS = {
     "mask only": MetanetConfig(5, d_v=32, n_layers=2, edits_parameters=False),
 }
 SIZES = (0, 1, 7, 60)
+MANY = 4096
 BUDGET = 0.6
 # Norm-wise, of parameters that both keep and of scores (docs/deployment.md).
 EDITED = {"float32": 1e-6, "bf16x3": 1e-5, "bf16": 5e-3}
@@ -104,6 +105,17 @@ def test_threads_change_no_bit_of_the_kernels(nodes: Any, isa: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_threads_change_the_functions_by_rounding_alone(nodes: Any, size: int) -> None:
+def test_threads_change_no_bit_of_the_functions(nodes: Any, size: int) -> None:
     one, three = (run(nodes, "weights", size, n_threads=n) for n in (1, 3))
-    expect_parity(case_of(nodes, "weights", size), three, one, "float32")
+    assert same_bits(one, three)
+
+
+def test_thousands_of_models_at_once(nodes: Any) -> None:
+    case, functions = case_of(nodes, "probe", MANY), run(nodes, "probe", MANY)
+    expect_parity(case, functions, case.native_edit(), "float32")
+    for isa in _core.available_isas():
+        for precision in native.PRECISIONS:
+            options = {"isa": isa, "precision": precision}
+            one, three = (run(nodes, "probe", MANY, kernels=True, n_threads=n, **options) for n in (1, 3))
+            assert same_bits(one, three)
+            expect_parity(case, one, functions, precision)
