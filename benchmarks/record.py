@@ -71,7 +71,8 @@ def joined(
             raise ValueError(f"{RESULT}: expected a result of this machine, whose {name} is {here}, got {there}")
     rows = [row for row in before["rows"] if row["task"] not in tasks] + report["rows"]
     rows.sort(key=lambda row: list(suite.RUNS).index(row["task"]))
-    again = {**before.get("again", {}), **dict.fromkeys(tasks, date)}
+    command = f"`python benchmarks/record.py measure {' '.join(tasks)}` on {date}"
+    again = {**before.get("again", {}), **dict.fromkeys(tasks, command)}
     made = {"command": before["command"], "date": before["date"], "again": again}
     return made, {"machine": report["machine"], "rows": rows}
 
@@ -90,29 +91,18 @@ def tables() -> str:
         return NOT_YET
     result = json.loads(RESULT.read_text())
     machine = result["machine"]
-    made = _made_by(result)
+    again: dict[str, str] = result.get("again", {})
     lines = [
-        f"{machine['processor']}; {machine['platform']}; instruction set {machine['isa']}; {made}. Peaks per thread:",
+        f"{machine['processor']}; {machine['platform']}; instruction set {machine['isa']}. Peaks per thread, last run:",
         "",
         *_table(machine["peaks"], {name: name.replace("_", " ") for name in machine["peaks"][0]}),
     ]
     for task in dict.fromkeys(row["task"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["task"] == task]
         shown = {name: title for name, title in SHOWN.items() if any(row.get(name) is not None for row in rows)}
-        lines += ["", f"### {task.capitalize()}", "", *_table(rows, shown)]
+        made = again.get(task, f"`{result['command']}` on {result['date']}")
+        lines += ["", f"### {task.capitalize()}", "", f"Measured by {made}.", "", *_table(rows, shown)]
     return "\n".join(lines)
-
-
-def _made_by(result: dict[str, Any]) -> str:
-    """The commands that measured the rows, with their dates."""
-    again: dict[str, str] = result.get("again", {})
-    made = []
-    if any(row["task"] not in again for row in result["rows"]):
-        made.append(f"`{result['command']}` on {result['date']}")
-    for date in sorted(set(again.values())):
-        tasks = " ".join(task for task in again if again[task] == date)
-        made.append(f"`python benchmarks/record.py measure {tasks}` on {date}")
-    return f"made by {'; '.join(made)}"
 
 
 # Further columns of a row that the page shows.

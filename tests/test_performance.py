@@ -30,8 +30,9 @@ def test_tables_are_written_between_the_markers(
 ) -> None:
     machine = {"processor": "some", "platform": "any", "isa": "avx2", "peaks": [{"threads": 2, "silu": 1.23456}]}
     row = {"task": "edit", "engine": "native", "ms_per_model": 0.4567, "spread": 0.012, "note": None}
-    again = {"forward": "2020-01-02"}
-    result = {"command": "make bench", "date": "2020-01-01", "again": again, "machine": machine, "rows": [row]}
+    first = {**row, "task": "forward"}
+    again = {"edit": "`another command` on 2020-01-02"}
+    result = {"command": "make bench", "date": "2020-01-01", "again": again, "machine": machine, "rows": [first, row]}
     monkeypatch.setattr(record, "RESULT", tmp_path / "result.json")
     monkeypatch.setattr(record, "PAGE", tmp_path / "page.md")
     record.PAGE.write_text(f"before\n{record.BEGIN}\nold\n{record.END}\nafter\n")
@@ -43,7 +44,8 @@ def test_tables_are_written_between_the_markers(
     assert text.startswith("before\n") and text.endswith("\nafter\n")
     assert "| native | 0.457 | 1.2% |" in text
     assert "| 2 | 1.23 |" in text
-    assert "`make bench` on 2020-01-01; `python benchmarks/record.py measure forward` on 2020-01-02." in text
+    assert "### Forward\n\nMeasured by `make bench` on 2020-01-01." in text
+    assert "### Edit\n\nMeasured by `another command` on 2020-01-02." in text
     assert "old" not in text
 
 
@@ -58,7 +60,7 @@ def test_tasks_measured_again_replace_their_rows_on_the_same_machine(record: Mod
         ("evaluation", 2.0),
         ("edit", 1.0),
     ]
-    assert made["again"] == {"evaluation": "2020-01-02"}
+    assert made["again"] == {"evaluation": "`python benchmarks/record.py measure evaluation` on 2020-01-02"}
     other = {**report, "machine": {**machine, "isa": "serial"}}
     with pytest.raises(ValueError, match="whose isa is serial, got avx2"):
         record.joined(before, other, ["evaluation"], "2020-01-02")
