@@ -280,7 +280,9 @@ def main(
     options = EXPERIMENTS[experiment](study)
     details = options.pop("details", {})
     details["notes"] = [study.training_note, *details.get("notes", [])]
-    command = f"python experiments/ablations.py {experiment}" + ("" if steps is None else f" --steps {steps}")
+    command = f"python experiments/ablations.py {experiment} {study.bench.dataset}" + (
+        "" if steps is None else f" --steps {steps}"
+    )
     last = study.editors["all"] if "all" in study.editors else next(reversed(study.editors.values()))
     study.bench.write(command, models, editor=last, details=details, **options)
 

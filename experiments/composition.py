@@ -80,7 +80,7 @@ def main(
         differences[stage] = float(np.mean(equalized_odds_difference(counts)))
     console.print(differences)
     bench.write(
-        "python experiments/composition.py",
+        f"python experiments/composition.py {bench.dataset}",
         models,
         details={"features": FEATURES, "strength": STRENGTH, "equalized_odds_difference": differences},
         hypervolume=False,

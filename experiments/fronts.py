@@ -115,14 +115,14 @@ class Bench:
         return float(hypervolumes(curve, self.held_out.quantity, before=self.held_out.before).mean())
 
     def write(self, command: str, models: int | None, *, editor: mf.Editor | None = None, **options: Any) -> None:
-        """Write the record; ``models`` is what the command was given, ``editor`` another one than the usual."""
+        """Write the record of ``command``; ``models`` is what it was given, ``editor`` another one than the usual."""
         editor = editor or self.editor
         record = summarise(
             self.name,
             self.dataset,
             self.held_out,
             self.curves,
-            command=f"{command} {self.dataset}" + ("" if models is None else f" --models {models}"),
+            command=command + ("" if models is None else f" --models {models}"),
             details={"editor": editor.describe(), **options.pop("details", {})},
             **options,
         )
@@ -164,7 +164,7 @@ def pruning(
         for name, steps in zip(families[family], counts, strict=True):
             method = optimised_pruning(probe, labels, steps=steps, learn_mask=learns, num_threads=1)
             bench.measure(name, method, SPARSITIES)
-    bench.write("python experiments/fronts.py pruning", models, families=families)
+    bench.write(f"python experiments/fronts.py pruning {bench.dataset}", models, families=families)
 
 
 @app.command()
@@ -199,7 +199,7 @@ def rounds(
         _, once, _, *several = (bench.curves[name] for name in trials)
         notes += [f"On {among}: {_less(n, curve, once)}." for n, curve in zip(ROUNDS, several, strict=True)]
     bench.write(
-        "python experiments/fronts.py rounds",
+        f"python experiments/fronts.py rounds {bench.dataset}",
         models,
         families=families,
         details={"title": f"Refinement in rounds, {dataset.capitalize()}", "notes": notes},
@@ -251,7 +251,7 @@ def data_minimisation(
         bench.measure(f"{name}, refined", of_features(refined), FEATURES)
     retrained = inputs.retrained_selection(rankings["pfi"], rows, num_threads=1)
     bench.measure("pfi, retrained", of_features(retrained), FEATURES)
-    bench.write("python experiments/fronts.py data-minimisation", models)
+    bench.write(f"python experiments/fronts.py data-minimisation {bench.dataset}", models)
 
 
 def of_features(method: Callable[[Sequence[MLP], int], list[MLP]]) -> Method:
@@ -271,7 +271,12 @@ def fairness(
         dataset, "equalized_odds", work, results, data_folder, test_models(dataset, work, models or FAIRNESS_MODELS)
     )
     measure_fairness(bench)
-    bench.write("python experiments/fronts.py fairness", models, at=READ_AT, details={"groups": bench.group_names})
+    bench.write(
+        f"python experiments/fronts.py fairness {bench.dataset}",
+        models,
+        at=READ_AT,
+        details={"groups": bench.group_names},
+    )
 
 
 def measure_fairness(

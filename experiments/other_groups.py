@@ -57,7 +57,7 @@ def main(
     fewest = {name: smallest_cell(groups, rows) for name, rows in (("validation", data.val), ("test", data.test))}
     said = " and ".join(f"{n} {name} rows" for name, n in fewest.items())
     bench.write(
-        "python experiments/other_groups.py",
+        f"python experiments/other_groups.py {bench.dataset}",
         models,
         at=split.at,
         details={

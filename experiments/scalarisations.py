@@ -53,7 +53,7 @@ def main(
         )
         bench.measure(f"editor, {name}", of(editor, table), STRENGTHS, editor.describe()["weights_sha256"])
     bench.write(
-        "python experiments/scalarisations.py",
+        f"python experiments/scalarisations.py {bench.dataset}",
         models,
         editor=editor,
         at=np.linspace(0.06, 0.01, 6).round(3).tolist(),

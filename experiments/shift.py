@@ -112,7 +112,7 @@ def measure(
             for method, one in methods_of(bench.editor, given).items():
                 bench.measure(f"{method}; {shown}", one, budgets, version)
         bench.write(
-            f"python experiments/shift.py {requirement.replace('_', '-')}",
+            f"python experiments/shift.py {requirement.replace('_', '-')} {bench.dataset}",
             models,
             against={f"{method}; {SEEN[1]}": f"{method}; {SEEN[0]}" for method in methods_of(bench.editor, data.val)},
             details={

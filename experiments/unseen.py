@@ -45,7 +45,7 @@ def main(
     for name, method in measured.items():
         bench.measure(name, method, SPARSITIES, version)
     console.print(sorted({tuple(mlp.spec.widths) for mlp in bench.held_out.mlps}))
-    bench.write("python experiments/unseen.py", None, details={"ranges": dataclasses.asdict(UNSEEN)})
+    bench.write(f"python experiments/unseen.py {bench.dataset}", None, details={"ranges": dataclasses.asdict(UNSEEN)})
 
 
 if __name__ == "__main__":
