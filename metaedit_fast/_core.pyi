@@ -215,7 +215,7 @@ def mlp_refine(
     models: Sequence[tuple[MlpShape, _Float32, PanelRows, MlpShape, _Float32, PanelRows, _Bool]],
     *,
     steps: int,
-    odds: tuple[_Int64, int, float, float, float] | None = None,
+    odds: tuple[_Int64, int, float, float, float, float] | None = None,
     num_threads: int,
     isa: str | None = None,
 ) -> list[tuple[_Float32, NDArray[np.float64], int]]: ...

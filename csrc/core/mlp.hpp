@@ -137,7 +137,7 @@ struct StatisticsTask {
 struct OddsTerm {
     const std::int64_t* cells;  // [rows], label · n_groups + group
     std::int64_t n_groups;
-    double strength, limit;
+    double strength, limit, noise;
     float temperature;
 };
 

@@ -289,12 +289,12 @@ py::tuple evaluate(const py::sequence& models, const py::object& cells, std::int
     return py::make_tuple(divergences, counts);
 }
 
-using OddsTuple = std::tuple<py::object, std::int64_t, double, double, float>;
+using OddsTuple = std::tuple<py::object, std::int64_t, double, double, float, double>;
 
 // Raises unless the term fits the rows and classes of every model.
 std::optional<OddsTerm> odds_of(Runs& runs, const std::optional<OddsTuple>& given) {
     if (!given) return std::nullopt;
-    const auto& [cells, n_groups, strength, limit, temperature] = *given;
+    const auto& [cells, n_groups, strength, limit, temperature, noise] = *given;
     const py::array& array = runs.keep(expect_array<std::int64_t>(cells, "odds.cells", {kAny}));
     const auto expect = [](bool holds, const char* name, const char* expected, double got) {
         if (!holds)
@@ -305,6 +305,7 @@ std::optional<OddsTerm> odds_of(Runs& runs, const std::optional<OddsTuple>& give
            static_cast<double>(n_groups));
     expect(std::isfinite(strength) && strength >= 0.0, "strength", "a finite number, 0 or more", strength);
     expect(limit >= 0.0, "limit", "0 or more", limit);
+    expect(std::isfinite(noise) && noise >= 0.0, "noise", "a finite number, 0 or more", noise);
     expect(temperature >= 1e-3F && temperature <= 1e3F, "temperature", "0.001 to 1000",
            static_cast<double>(temperature));
     for (std::size_t i = 0; i < runs.size(); ++i) {
@@ -320,7 +321,7 @@ std::optional<OddsTerm> odds_of(Runs& runs, const std::optional<OddsTuple>& give
                                   std::to_string(*bad));
         }
     }
-    return OddsTerm{integers(array), n_groups, strength, limit, temperature};
+    return OddsTerm{integers(array), n_groups, strength, limit, noise, temperature};
 }
 
 py::list refine(const py::sequence& models, std::int64_t steps, const std::optional<OddsTuple>& odds, int num_threads,
@@ -400,7 +401,8 @@ constexpr const char* kRefineDoc =
     "(θ, trials float64 [trials, 3], index of the lowest) of each model (MlpShape, θ, PanelRows, and the same of its\n"
     "original, bool [parameters]: which may change). The columns of the trials, the first of which is the start, are\n"
     "the objective, the mean JSD and the largest gap of soft rates. `odds` is None, which gives NaN for a gap, or\n"
-    "(label · groups + group int64 [rows], groups, strength, limit, temperature); see metaedit_fast.editing.refine.\n"
+    "(label · groups + group int64 [rows], groups, strength, limit, temperature, noise); see "
+    "metaedit_fast.editing.refine.\n"
     "Raises ValueError for no rows, negative steps, an original with other rows or outputs, odds out of range.";
 
 }  // namespace

@@ -45,7 +45,8 @@ def edit(
     ``Table``, or a split of a dataset; an editor for equalised odds needs a ``Table`` with ``y`` and ``sensitive``.
     ``probe_rows`` of them (by default 256, with labels and groups 4096), drawn with ``seed``, are the probe, for
     editors that read activations and for ``refine`` steps of optimisation per model (``refine.refine``),
-    which keep the removed weights removed; they need no labels. Without data an editor's own probe rows
+    which keep the removed weights removed; they need no labels but for equalised odds, where about 10 steps are best
+    (``editing.odds``). Without data an editor's own probe rows
     serve, if it carries any. Metrics before and after are measured on the other rows, or on all where the
     others would be fewer than the probe (``result.settings["metric_rows_held_out"]`` tells).
 

@@ -17,7 +17,7 @@ import numpy as np
 from metaedit_fast.data import Table
 from metaedit_fast.editing.batch import edit_models
 from metaedit_fast.editing.labelled import groups_of, labelled_rows
-from metaedit_fast.editing.odds import OddsTerm
+from metaedit_fast.editing.odds import OddsTerm, term_after
 from metaedit_fast.editing.plan import Plan
 from metaedit_fast.editing.refine import refine_all
 from metaedit_fast.editing.result import EditRecord
@@ -215,14 +215,14 @@ def _refined(edited: Sequence[MLP], subjects: Sequence[MLP], probe: Table, plan:
             steps=plan.refine,
             num_threads=plan.num_threads,
         )
-    odds = None if plan.limit is None else _odds_term(probe, plan.limit)
+    odds = _odds_term(probe, plan) if requirement.needs_labels else None
     found = refine_all(edited, subjects, probe.X, steps=plan.refine, odds=odds, num_threads=plan.num_threads)
     return [mlp for mlp, _ in found]
 
 
-def _odds_term(probe: Table, limit: float) -> OddsTerm:
+def _odds_term(probe: Table, plan: Plan) -> OddsTerm:
     rows = labelled_rows(probe, groups_of(probe))
-    return OddsTerm(rows.labels, rows.groups, limit=limit)
+    return term_after(rows.labels, rows.groups, strength=plan.budget, limit=plan.limit)
 
 
 def _take(work: _Work, edited: MLP, what: str) -> None:

@@ -120,10 +120,6 @@ def make_plan(
     budget = budget_of(requirement, loaded.info.config.n_inputs, target, strength)
     table = None if data is None else _fitting(as_table(data), loaded)
     limit = None if target is None or not requirement.needs_labels else float(target[requirement.target])
-    if refine > 0 and requirement.needs_labels and limit is None and budget > 0:
-        raise ValueError(
-            f"refine: with {requirement.name} it needs target={{{requirement.target!r}: number}} to hold to"
-        )
     if rounds > 1:
         _require_rounds(requirement, refine)
     probe, measured, held_out = None, table, table is not None

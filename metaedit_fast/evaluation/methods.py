@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from metaedit_fast.data import Table
+from metaedit_fast.data import Table, as_table
 from metaedit_fast.editing.editor import Editor
+from metaedit_fast.editing.labelled import groups_of, labelled_rows
+from metaedit_fast.editing.odds import term_after
 from metaedit_fast.editing.refine import refine_all
 from metaedit_fast.editing.rounds import refine_in_rounds, round_budgets
 from metaedit_fast.evaluation.baselines.data_minimisation import (
@@ -62,6 +64,21 @@ def refined(method: ModelsMethod, probe: ArrayLike, *, steps: int = 30) -> Model
     return both
 
 
+def refined_odds(method: ModelsMethod, probe: Table | ArrayLike, *, steps: int = 10) -> ModelsMethod:
+    """``method`` for equalised odds at a strength, then ``steps`` of refinement on the rows of ``probe``, which needs
+    labels and groups, as ``metaedit_fast.edit`` refines such an edit (``editing.odds``).
+    """
+    table = as_table(probe)
+    rows = labelled_rows(table, groups_of(table))
+
+    def both(mlps: Sequence[MLP], strength: float) -> list[MLP]:
+        term = term_after(rows.labels, rows.groups, strength=strength, limit=None)
+        found = refine_all(method(mlps, strength), mlps, rows.x, steps=steps, odds=term, num_threads=1)
+        return [mlp for mlp, _ in found]
+
+    return both
+
+
 def in_rounds(editor: Editor, probe: ArrayLike, rounds: int, *, steps: int = 30) -> ModelsMethod:
     """``editor`` for pruning with ``steps`` of refinement, in ``rounds`` (``editing.rounds``), on the same rows."""
     requirement = get_requirement(editor.info.requirement)
@@ -79,8 +96,7 @@ def in_rounds(editor: Editor, probe: ArrayLike, rounds: int, *, steps: int = 30)
 def editor_methods(editor: Editor, probe: Table | ArrayLike, *, steps: int = 30) -> dict[str, Method]:
     """``editor`` alone, and with ``steps`` of refinement unless they are 0, on the same rows ``probe``.
 
-    Their budgets are what ``asked`` takes. An editor for equalised odds needs a ``Table`` with labels and groups, and
-    has no refinement here: raises ``ValueError`` for ``steps`` above 0.
+    Their budgets are what ``asked`` takes. An editor for equalised odds needs a ``Table`` with labels and groups.
     """
     own = edits(editor, probe)
 
@@ -90,7 +106,7 @@ def editor_methods(editor: Editor, probe: Table | ArrayLike, *, steps: int = 30)
     if steps == 0:
         return {"editor": alone}
     if get_requirement(editor.info.requirement).needs_labels:
-        raise ValueError(f"refine: it would undo what an edit for {editor.info.requirement} does, got {steps} steps")
+        return {"editor": alone, "editor+refine": refined_odds(alone, probe, steps=steps)}
     rows = probe.X if isinstance(probe, Table) else probe
     return {"editor": alone, "editor+refine": refined(alone, rows, steps=steps)}
 

@@ -26,7 +26,7 @@ from metaedit_fast.threads import thread_count
 Float32 = NDArray[np.float32]
 Statistics = tuple[Float32, Float32, Float32, Float32]
 Item = tuple[_core.MlpShape, Float32, _core.PanelRows]
-OddsTuple = tuple[NDArray[np.int64], int, float, float, float]
+OddsTuple = tuple[NDArray[np.int64], int, float, float, float, float]
 
 
 @functools.lru_cache(maxsize=4096)

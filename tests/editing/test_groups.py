@@ -13,6 +13,9 @@ import metaedit_fast as mf
 from metaedit_fast.data import Table
 from metaedit_fast.editing.batch import edit_models
 from metaedit_fast.editing.editor import Editor, EditorInfo, Envelope
+from metaedit_fast.editing.odds import OddsTerm
+from metaedit_fast.editing.plan import split_rows
+from metaedit_fast.editing.refine import refine
 from metaedit_fast.export.weights import weight_shapes
 from metaedit_fast.metanet.config import MetanetConfig
 from metaedit_fast.models.evaluation import evaluate
@@ -135,6 +138,12 @@ def test_the_public_edit_seeks_a_difference_and_reports_it() -> None:
     assert all(record.status == "edited" for record in refined)
     by_strength = mf.edit(models[0], editor(), strength=0.3, data=data, probe_rows=400)[0]
     assert by_strength.metrics["after"]["jsd"] > 0
+    weighed = mf.edit(models[0], editor(), strength=0.3, data=data, probe_rows=400, refine=5)[0]
+    table = split_rows(data, 400, 0)[0]
+    term = OddsTerm(table.y, table.sensitive, strength=5 * 0.3, noise=3.0)
+    expected, info = refine(by_strength.model, models[0], table.X, steps=5, odds=term)
+    assert weighed.model.theta.tobytes() == expected.theta.tobytes()
+    assert info.history[info.best_step] < info.history[0]
     untouched = mf.edit(models[0], editor(), target={"equalized_odds_difference": 1.0}, data=data)[0]
     assert untouched.status == "unchanged"
 
@@ -148,7 +157,6 @@ def test_the_public_edit_seeks_a_difference_and_reports_it() -> None:
         (None, {"strength": 1.0}, "pass data=Table"),
         (PROBE, {"strength": -1.0}, "0 or more"),
         (PROBE, {"target": {"equalized_odds_difference": 1.5}}, "0 to 1"),
-        (PROBE, {"strength": 1.0, "refine": 3}, "it needs target="),
     ],
 )
 def test_what_is_missing_is_named(data, asked, message) -> None:

@@ -43,26 +43,34 @@ def labels_for(mlp: MLP, n_rows: int = 700) -> np.ndarray:
     return np.where(rng.random(n_rows) < 0.25, drawn, found)
 
 
-def soft_gaps(mlp: MLP, x: np.ndarray, labels: np.ndarray, groups: np.ndarray, temperature: float = 0.1) -> np.ndarray:
-    """|difference of two groups' soft rates|, by the definition in float64: every class, kind of rows and pair."""
+def soft_gaps(
+    mlp: MLP, x: np.ndarray, labels: np.ndarray, groups: np.ndarray, temperature: float = 0.1, noise: float = 0.0
+) -> np.ndarray:
+    """What is expected of the difference of two groups' soft rates, |difference| without noise, by the definition in
+    float64: every class, kind of rows and pair.
+    """
     p = np.exp(log_proba_of(mlp.logits(x, np.float64) / temperature))
     found = [0.0]
     for c in range(1 if p.shape[1] == 2 else 0, p.shape[1]):
         for rows in (labels == c, labels != c):
-            cells = [rows & (groups == g) for g in np.unique(groups)]
-            rates = [p[cell, c].mean() for cell in cells if cell.any()]
-            found += [abs(a - b) for i, a in enumerate(rates) for b in rates[:i]]
+            cells = [p[rows & (groups == g), c] for g in np.unique(groups)]
+            rates = [(of.mean(), of.mean() * (1 - of.mean()) / of.size) for of in cells if of.size]
+            found += [
+                np.sqrt((a - b) ** 2 + noise * (va + vb)) for i, (a, va) in enumerate(rates) for b, vb in rates[:i]
+            ]
     return np.array(found)
 
 
 @pytest.mark.parametrize("n_rows", [1, 64, 300, 700])
-@pytest.mark.parametrize("n_groups", [2, 5])
+@pytest.mark.parametrize(("n_groups", "noise"), [(2, 0.0), (5, 0.0), (2, 3.0), (5, 3.0)])
 @pytest.mark.parametrize("spec", SPECS)
-def test_the_objective_is_what_the_formula_says(spec: MLPSpec, n_groups: int, n_rows: int, isa: str) -> None:
+def test_the_objective_is_what_the_formula_says(
+    spec: MLPSpec, n_groups: int, noise: float, n_rows: int, isa: str
+) -> None:
     original, x = model(spec), X[:n_rows]
     labels = labels_for(original, n_rows)
     groups = np.random.default_rng(2).integers(0, n_groups, n_rows)
-    odds = OddsTerm(labels, groups, strength=3.0, limit=0.01, temperature=0.5)
+    odds = OddsTerm(labels, groups, strength=3.0, limit=0.01, temperature=0.5, noise=noise)
     got, info = refine_all([original], [original], x, steps=4, odds=odds, isa=isa)[0]
     assert info.odds is not None
     for mlp, step in ((original, 0), (got, info.best_step)):
@@ -70,7 +78,8 @@ def test_the_objective_is_what_the_formula_says(spec: MLPSpec, n_groups: int, n_
         jsd = mean_jsd(original, mlp, x)
         assert info.odds[step] == pytest.approx(gaps.max(), rel=1e-5, abs=1e-7)
         assert info.jsd[step] == pytest.approx(jsd, rel=1e-4, abs=1e-9)
-        penalty = 3.0 * (np.maximum(gaps - 0.01, 0) ** 2).sum()
+        expected = soft_gaps(mlp, x, labels, groups, 0.5, noise)
+        penalty = 3.0 * (np.maximum(expected - 0.01, 0) ** 2).sum()
         assert info.history[step] == pytest.approx(jsd + penalty, rel=1e-4, abs=1e-9)
     assert (info.before, info.after) == (info.jsd[0], info.jsd[info.best_step])
     assert (info.odds_before, info.odds_after) == (info.odds[0], info.odds[info.best_step])
@@ -89,6 +98,20 @@ def test_a_limit_is_reached_at_a_small_price(spec: MLPSpec, isa: str) -> None:
     assert 0 < info.after < 0.01
 
 
+def test_noise_prefers_rates_that_vary_less_to_gaps_that_are_chance(isa: str) -> None:
+    """Groups that are drawn: with noise the sampling error is lowered, without it gaps that are chance are fitted."""
+    original = model(SPECS[0])
+    labels, groups = labels_for(original), np.random.default_rng(4).integers(0, 2, 700)
+    errors, gaps = {}, {}
+    for noise in (0.0, 100.0):
+        odds = OddsTerm(labels, groups, strength=20.0, noise=noise)
+        got, _ = refine_all([original], [original], X, steps=30, odds=odds, isa=isa)[0]
+        gaps[noise] = soft_gaps(got, X, labels, groups)
+        errors[noise] = np.sqrt(soft_gaps(got, X, labels, groups, noise=1.0)[1:] ** 2 - gaps[noise][1:] ** 2)
+    assert gaps[0.0].max() < 0.005
+    assert (errors[100.0] < 0.9 * errors[0.0]).all()
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     st.sampled_from(SPECS),
@@ -97,14 +120,15 @@ def test_a_limit_is_reached_at_a_small_price(spec: MLPSpec, isa: str) -> None:
     st.floats(0, 0.3),
     st.integers(1, 4),
     st.integers(0, 9),
+    st.sampled_from([0.0, 3.0]),
 )
 def test_is_never_worse_on_the_probe(
-    spec: MLPSpec, seed: int, strength: float, limit: float, n_groups: int, steps: int
+    spec: MLPSpec, seed: int, strength: float, limit: float, n_groups: int, steps: int, noise: float
 ) -> None:
     original = model(spec, seed)
     rng = np.random.default_rng(seed)
     start = original.replace(original.theta * rng.choice([0, 1, 1.1], original.theta.size))
-    odds = OddsTerm(labels_for(original, 90), rng.integers(0, n_groups, 90), strength, limit)
+    odds = OddsTerm(labels_for(original, 90), rng.integers(0, n_groups, 90), strength, limit, noise=noise)
     _, info = refine(start, original, X[:90], steps=steps, odds=odds)
     assert len(info.history) <= steps + 1
     assert info.history[info.best_step] == min(info.history)
@@ -208,6 +232,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"strength": np.inf}, "strength: .* got inf"),
     ({"limit": -0.1}, "limit: expected a number from 0.0 to 1.0, got -0.1"),
     ({"limit": np.nan}, "limit: .* got nan"),
+    ({"noise": -1.0}, "noise: expected a number from 0.0 to .* got -1.0"),
     ({"temperature": 0.0}, r"temperature: expected a number from 0.001 to 1000.0, got 0.0"),
 ]
 

@@ -59,10 +59,12 @@ def odds_penalty(odds: OddsTerm | None, logits: np.ndarray) -> tuple[float, np.n
     for c in range(1 if p.shape[1] == 2 else 0, p.shape[1]):
         for rows in (labels == c, labels != c):
             cells = [rows & (groups == g) for g in np.unique(groups)]
-            rates = [p[torch.from_numpy(cell), c].mean() for cell in cells if cell.any()]
-            for i, rate in enumerate(rates):
-                for other in rates[:i]:
-                    total = total + odds.strength * ((rate - other).abs() - odds.limit).clamp(min=0) ** 2
+            rates = [(p[torch.from_numpy(cell), c].mean(), cell.sum()) for cell in cells if cell.any()]
+            for i, (rate, n) in enumerate(rates):
+                for other, m in rates[:i]:
+                    variance = rate * (1 - rate) / n + other * (1 - other) / m
+                    expected = ((rate - other) ** 2 + odds.noise * variance).sqrt()
+                    total = total + odds.strength * (expected - odds.limit).clamp(min=0) ** 2
     total.backward()
     return total.item(), leaf.grad.numpy()
 
@@ -163,9 +165,11 @@ def test_the_first_steps_are_those_of_float64(density: float, n_rows: int, isa: 
 
 
 @pytest.mark.parametrize("n_rows", [100, 256, 600])
-@pytest.mark.parametrize("limit", [0.0, 0.05])
+@pytest.mark.parametrize(("limit", "noise"), [(0.0, 0.0), (0.05, 0.0), (0.0, 3.0), (0.2, 2.0)])
 @pytest.mark.parametrize("n_outputs", [1, 2, 4])
-def test_the_first_steps_with_odds_are_those_of_float64(n_outputs: int, limit: float, n_rows: int, isa: str) -> None:
+def test_the_first_steps_with_odds_are_those_of_float64(
+    n_outputs: int, limit: float, noise: float, n_rows: int, isa: str
+) -> None:
     specs = [
         MLPSpec.simple((6, 33, 18, n_outputs), "silu", "layer"),
         MLPSpec.simple((6, 40, n_outputs), "tanh", skips=[(0, 1)]),
@@ -176,7 +180,7 @@ def test_the_first_steps_with_odds_are_those_of_float64(n_outputs: int, limit: f
     labels = rng.integers(0, max(n_outputs, 2), n_rows)
     groups = np.where(X[:n_rows, 0] > 0.5, 7, rng.choice([-1, 3], n_rows))
     groups[(labels == 1) & (groups == 7)] = 3  # a cell without rows
-    odds = OddsTerm(labels, groups, strength=5.0, limit=limit)
+    odds = OddsTerm(labels, groups, strength=5.0, limit=limit, noise=noise)
     found = refine_all(edited, originals, X[:n_rows], steps=3, odds=odds, isa=isa)
     for (_, info), start, original in zip(found, edited, originals, strict=True):
         np.testing.assert_allclose(info.history, reference(start, original, X[:n_rows], 3, odds), rtol=2e-4)

@@ -77,8 +77,11 @@ def test_equalised_odds_are_measured_by_group(subject, small_mlps):
     for broken, message in ((unlabelled, "labels"), (mf.Table(measured.X, measured.y), "groups")):
         with pytest.raises(ValueError, match=message):
             evaluated(editor, Subject(small_mlps, "abcde", range(5), subject.probe, broken))
-    with pytest.raises(ValueError, match="refine: it would undo what an edit for equalized_odds does"):
-        evaluated(editor, subject, refine=3)
+    refined = evaluated(editor, subject, budgets=[3.0], refine=3)[0].curves
+    expected = mf.edit(small_mlps, editor, strength=3.0, data=subject.probe, probe_rows=len(subject.probe), refine=3)
+    measured_jsd = evaluate(list(expected.models), measured.X, originals=small_mlps).jsd
+    assert refined["editor+refine"][0].jsd_mean == pytest.approx(measured_jsd.mean())
+    assert refined["editor+refine"][0].jsd_mean != refined["editor"][0].jsd_mean
 
 
 def test_a_default_grid_lies_where_the_editor_was_trained():

@@ -98,9 +98,14 @@ def refined(*model: object, **options: object) -> object:
 
 
 def odds(
-    cells: object, n_groups: int = 2, strength: float = 1.0, limit: float = 0.0, temperature: float = 1.0
+    cells: object,
+    n_groups: int = 2,
+    strength: float = 1.0,
+    limit: float = 0.0,
+    temperature: float = 1.0,
+    noise: float = 0.0,
 ) -> object:
-    return refined(*ITEM, *ITEM, FREE, odds=(cells, n_groups, strength, limit, temperature))
+    return refined(*ITEM, *ITEM, FREE, odds=(cells, n_groups, strength, limit, temperature, noise))
 
 
 ITEM, FREE = (SHAPE, MODEL.theta, ROWS), np.ones(MODEL.theta.size, bool)
@@ -163,6 +168,7 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: odds(CELLS, 2, -1.0), ValueError, "odds.strength: expected a finite number, 0 or more, got -1"),
     (lambda: odds(CELLS, 2, np.inf), ValueError, "odds.strength: expected a finite number, 0 or more, got inf"),
     (lambda: odds(CELLS, 2, 1.0, np.nan), ValueError, "odds.limit: expected 0 or more, got nan"),
+    (lambda: odds(CELLS, 2, 1.0, noise=-1.0), ValueError, "odds.noise: expected a finite number, 0 or more, got -1"),
     (lambda: odds(CELLS, 2, 1.0, 0.0, 0.0), ValueError, "odds.temperature: expected 0.001 to 1000, got 0"),
     (lambda: native.logits(MODEL, X[:, :2]), ValueError, r"x: expected shape \[rows, 3\]"),
 ]

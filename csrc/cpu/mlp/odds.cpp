@@ -60,16 +60,23 @@ void Odds::compare_groups(std::int64_t label, bool is_label) {
         group_counts_[g] += counts_[at];
     });
     for (std::size_t g = 0; g < n_groups; ++g) rates_[g] /= std::max(group_counts_[g], 1.0);
+    // A rate's sampling variance, which rounding must not make negative, and half of its derivative in the rate.
+    const auto variance = [&](std::size_t g) {
+        return std::max(rates_[g] * (1.0 - rates_[g]), 0.0) / group_counts_[g];
+    };
+    const auto half_variance_slope = [&](std::size_t g) { return (0.5 - rates_[g]) / group_counts_[g]; };
     for (std::size_t g = 0; g < n_groups; ++g) {
         for (std::size_t h = 0; h < g; ++h) {
             if (group_counts_[g] == 0.0 || group_counts_[h] == 0.0) continue;  // a group without rows has no rate
-            const double difference = rates_[g] - rates_[h], excess = std::abs(difference) - term_.limit;
+            const double difference = rates_[g] - rates_[h];
+            const double expected = std::sqrt(difference * difference + term_.noise * (variance(g) + variance(h)));
+            const double excess = expected - term_.limit;
             gap_ = difference == difference ? std::max(gap_, std::abs(difference)) : difference;
             if (excess <= 0.0) continue;
             penalty_ += term_.strength * excess * excess;
-            const double slope = std::copysign(2.0 * term_.strength * excess, difference);
-            group_slopes_[g] += slope;
-            group_slopes_[h] -= slope;
+            const double slope = 2.0 * term_.strength * excess / expected;
+            group_slopes_[g] += slope * (difference + term_.noise * half_variance_slope(g));
+            group_slopes_[h] += slope * (-difference + term_.noise * half_variance_slope(h));
         }
     }
     for_each_cell([&](std::size_t g, std::size_t at) {
