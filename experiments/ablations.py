@@ -1,7 +1,6 @@
 """What an editor owes to its training: editors that differ in one thing alone, trained for equally many steps.
 
     python experiments/ablations.py training-runs adult   # -> experiments/results/adult_training_runs.json
-    python experiments/ablations.py seeds adult           # ... adult_seeds.json
     python experiments/ablations.py architectures adult   # ... adult_architectures.json: trained on one family alone
     python experiments/ablations.py budgets adult         # ... adult_budgets.json: one editor for all, or one for each
     python experiments/ablations.py probe adult           # ... adult_probe.json: with rows to look at, or without
@@ -42,7 +41,6 @@ from metaedit_fast.training.trainer import TrainerConfig
 STEPS, EVALUATE_EVERY = {"training-runs": 1000, "temperature": 300}, 100
 OTHER_STEPS = 500
 SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
-SEEDS = (0, 1, 2)
 OWN_BUDGETS = (0.8, 0.9, 0.95)
 TEMPERATURES = (0.1, 0.3, 1.0)
 # Activations and norms that it has not seen an editor refuses, so they make no families here. Each family has so many
@@ -162,22 +160,6 @@ def training_runs(study: Study) -> dict[str, Any]:
     return {"against": study.against("all")}
 
 
-def seeds(study: Study) -> dict[str, Any]:
-    """The same training from other random numbers; seed 0 is the editor that the other experiments call all."""
-    found = []
-    for seed in SEEDS:
-        editor = study.train("all") if seed == SEED else study.train(f"seed {seed}", seed=seed)
-        found.append(study.measure(f"editor, seed {seed}", editor))
-    volumes = [study.bench.hypervolume(curve) for curve in found]
-    spread = [float(np.std([one.jsd.mean() for one in at], ddof=1)) for at in zip(*found, strict=True)]
-    said = ", ".join(f"{1e3 * s:.2f} at {per_cent(budget)}" for s, budget in zip(spread, SPARSITIES, strict=True))
-    note = (
-        f"Standard deviation over seeds of the mean JSD × 1000: {said}; of the mean hypervolume: "
-        f"{np.std(volumes, ddof=1):.4f}."
-    )
-    return {"seeds": SEEDS, "by_seed": {"editor, mean of seeds": found}, "details": {"notes": [note]}}
-
-
 def architectures(study: Study) -> dict[str, Any]:
     """Editors of one family of architectures beside one of all, from equally many runs."""
     models = study.population
@@ -244,7 +226,6 @@ def temperature(study: Study) -> dict[str, Any]:
 
 EXPERIMENTS: Mapping[str, Callable[[Study], dict[str, Any]]] = {
     "training-runs": training_runs,
-    "seeds": seeds,
     "architectures": architectures,
     "budgets": budgets,
     "probe": probe,

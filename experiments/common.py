@@ -62,6 +62,11 @@ def bundled_place(name: str) -> Path:
     return ROOT / "metaedit_fast" / "editors" / f"{name}.onnx"
 
 
+def editor_folder(work: Path, name: str, seed: int = SEED) -> Path:
+    """Where the editor of a recipe is trained; other seeds have a folder of their own."""
+    return work / "editors" / (name if seed == SEED else f"{name}-seed{seed}")
+
+
 def dataset_of(name: str, folder: Path | None) -> Dataset:
     if name == "digits":
         return digits()

@@ -31,6 +31,7 @@ from common import (
     bundled_place,
     console,
     dataset_of,
+    editor_folder,
     groups_of,
     population_of,
 )
@@ -78,14 +79,14 @@ def population(
 @app.command()
 def train(
     name: str,
-    seed: int = 0,
+    seed: int = SEED,
     runs: int | None = None,
     steps: int | None = None,
     threads: int = 2,
     work: WorkFolder = WORK,
     data_folder: DataFolder = None,
 ) -> None:
-    """Train an editor by its recipe; other seeds go to a folder of their own."""
+    """Train an editor by its recipe."""
     from metaedit_fast.requirements import get_requirement
     from metaedit_fast.training.fit import default_config, fit_editor
     from metaedit_fast.training.trainer import TrainerConfig
@@ -95,7 +96,7 @@ def train(
     models = population_of(recipe.dataset, work, runs=runs or recipe.runs)
     requirement = get_requirement(recipe.requirement)
     n_steps = steps or recipe.steps
-    folder = work / "editors" / (name if seed == 0 else f"{name}-seed{seed}")
+    folder = editor_folder(work, name, seed)
     embeds = not requirement.needs_labels
     source = f"trained on {SOURCES[recipe.dataset]}"
     editor = fit_editor(
@@ -119,7 +120,7 @@ def train(
 def bundle(work: WorkFolder = WORK) -> None:
     """Put the trained editors into the package and the distribution of data beside it."""
     for name in EDITORS:
-        path = work / "editors" / name / "editor.onnx"
+        path = editor_folder(work, name) / "editor.onnx"
         if path.exists():
             _write_with_present_graph(path, bundled_place(name))
 

@@ -3,7 +3,6 @@
     python experiments/fronts.py pruning adult              # -> experiments/results/adult_pruning.json
     python experiments/fronts.py data-minimisation adult    # ... adult_data_minimisation.json
     python experiments/fronts.py fairness adult             # ... adult_equalized_odds.json
-    python experiments/fronts.py rounds adult               # ... adult_rounds.json
 
 The datasets are adult and bank. Editors are those of ``experiments/editors.py``. All methods see rows of the dataset's
 validation split; models are of population-test, rows of the test split. Measurements are kept in
@@ -18,7 +17,18 @@ from typing import Any
 
 import numpy as np
 import typer
-from common import RESULTS, WORK, DataFolder, ResultsFolder, WorkFolder, console, dataset_of, groups_of, population_of
+from common import (
+    RESULTS,
+    WORK,
+    DataFolder,
+    ResultsFolder,
+    WorkFolder,
+    console,
+    dataset_of,
+    editor_folder,
+    groups_of,
+    population_of,
+)
 
 import metaedit_fast as mf
 from metaedit_fast.datasets import RowGroups, Rows
@@ -36,7 +46,6 @@ from metaedit_fast.evaluation.pareto import hypervolumes
 from metaedit_fast.evaluation.quantities import quantity_of
 from metaedit_fast.evaluation.record import write_record
 from metaedit_fast.evaluation.summary import summarise
-from metaedit_fast.evaluation.uncertainty import estimate
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.population import Population
 
@@ -46,8 +55,9 @@ STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 LIMITS = (0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01, 0.0)
 READ_AT = (0.08, 0.06, 0.05, 0.04, 0.03)
 REFINE_STEPS = 30
-ROUNDS = (2, 3, 5)
-ADAM_STEPS, MASK_STEPS = (10, 30, 100, 300), (10, 30, 100)
+ADAM_STEPS, MASK_STEPS = (10, 30, 100, 300, 1000), (10, 30, 100, 300)
+# For equalised odds: steps of refinement at a strength, and of Adam.
+ODDS_STEPS, ODDS_ADAM_STEPS = 10, (100, 300, 1000)
 # Lottery tickets take as long as 300 steps of Adam, and are shown once.
 LOTTERY = ("adult",)
 # Per-model optimisation for fairness takes seconds a model.
@@ -94,7 +104,7 @@ class Bench:
     def editor_for(self, requirement: str) -> mf.Editor:
         """The editor for this dataset and a requirement."""
         name = f"{self.dataset}_{requirement}".replace("_", "-")
-        return mf.load_editor(self.work / "editors" / name / "editor.onnx")
+        return mf.load_editor(editor_folder(self.work, name) / "editor.onnx")
 
     @property
     def editor(self) -> mf.Editor:
@@ -167,54 +177,6 @@ def pruning(
     bench.write(f"python experiments/fronts.py pruning {bench.dataset}", models, families=families)
 
 
-@app.command()
-def rounds(
-    dataset: str,
-    models: int | None = None,
-    work: WorkFolder = WORK,
-    results: ResultsFolder = RESULTS,
-    data_folder: DataFolder = None,
-) -> None:
-    """Refinement in rounds beside refinement in one go, on the usual rows and on four times as many."""
-    bench = Bench(
-        dataset, "pruning", work, results, data_folder, test_models(dataset, work, models or MODELS), "rounds"
-    )
-    editor, x = bench.editor, bench.data.val.x
-    version = editor.describe()["weights_sha256"]
-    families, notes = {}, []
-    for n_rows in (PROBE_ROWS, 4 * PROBE_ROWS):
-        probe, among = x[:n_rows], f"{n_rows} rows"
-        trials = {f"editor, {among}": methods.edits(editor, probe)}
-        trials |= {
-            f"editor+refine, {steps} steps, {among}": methods.in_rounds(editor, probe, 1, steps=steps)
-            for steps in (REFINE_STEPS, 2 * REFINE_STEPS)
-        }
-        trials |= {
-            f"editor+refine, {n} rounds, {among}": methods.in_rounds(editor, probe, n, steps=REFINE_STEPS)
-            for n in ROUNDS
-        }
-        for name, method in trials.items():
-            bench.measure(name, method, SPARSITIES, version)
-        families |= {f"one round, {among}": list(trials)[:3], f"rounds, {among}": list(trials)[3:]}
-        _, once, _, *several = (bench.curves[name] for name in trials)
-        notes += [f"On {among}: {_less(n, curve, once)}." for n, curve in zip(ROUNDS, several, strict=True)]
-    bench.write(
-        f"python experiments/fronts.py rounds {bench.dataset}",
-        models,
-        families=families,
-        details={"title": f"Refinement in rounds, {dataset.capitalize()}", "notes": notes},
-    )
-
-
-def _less(n: int, curve: Sequence[Measurement], once: Sequence[Measurement]) -> str:
-    """How much ``n`` rounds are better than one, model by model."""
-    found = [estimate(b.jsd - a.jsd, a.runs.tolist()) for a, b in zip(curve, once, strict=True)]
-    told = ", ".join(
-        f"{1e3 * e.mean:.2f} ± {1e3 * e.se:.2f} at {100 * m.budget:g} %" for e, m in zip(found, curve, strict=True)
-    )
-    return f"{n} rounds have less JSD × 1000 than one with {REFINE_STEPS} steps, model by model, by {told}"
-
-
 @app.command(name="data-minimisation")
 def data_minimisation(
     dataset: str,
@@ -282,40 +244,37 @@ def fairness(
 def measure_fairness(
     bench: Bench,
     *,
-    refine: Sequence[int] = (REFINE_STEPS, 100),
-    adam: Sequence[int] = (100, 300),
+    adam: Sequence[int] = ODDS_ADAM_STEPS,
     post: Collection[str] = tuple(POST_PROCESSORS),
 ) -> None:
     """Add the curves of the editor for equalised odds and of what it is compared with: refinement of the original
-    models of so many steps, so many steps of Adam on the last layer and on all parameters, post-processors.
+    models, so many steps of Adam on the last layer and on all parameters, post-processors.
     """
     editor, data, groups = bench.editor, bench.data, bench.groups
     assert groups is not None
     codes, test_codes = groups.codes(data.val), groups.codes(data.test)
     table = mf.Table(data.val.x, data.val.y, sensitive=groups.labels(data.val))
     version = editor.describe()["weights_sha256"]
-
-    def edited(mlps: Sequence[MLP], strength: float) -> list[MLP]:
-        found = editor.edit_batch(mlps, strength, probe=table, num_threads=1)
-        return [mlp.replace(theta) for mlp, theta in zip(mlps, found, strict=True)]
+    edited = methods.edits(editor, table)
 
     def limited(mlps: Sequence[MLP], limit: float) -> list[MLP]:
         found = edit_models(editor, mlps, 1.0, limit=limit, probe=table, num_threads=1)
         return [mlp.replace(theta) for mlp, theta in zip(mlps, found.thetas, strict=True)]
 
-    def refined(start: Method, steps: int) -> Method:
+    def held_to_a_limit(start: Method) -> Method:
         def method(mlps: Sequence[MLP], limit: float) -> list[MLP]:
             term = OddsTerm(data.val.y, codes, limit=limit)
-            begin = start(mlps, limit)
-            return [m for m, _ in refine_all(begin, mlps, data.val.x, steps=steps, odds=term, num_threads=1)]  # type: ignore[arg-type]
+            begin = list(start(mlps, limit))
+            return [m for m, _ in refine_all(begin, mlps, data.val.x, steps=REFINE_STEPS, odds=term, num_threads=1)]
 
         return method
 
     bench.measure("editor", edited, STRENGTHS, version)
+    bench.measure("editor+refine", methods.refined_odds(edited, table, steps=ODDS_STEPS), STRENGTHS, version)
+    bench.measure("refine", methods.refined_odds(unedited, table, steps=ODDS_STEPS), STRENGTHS)
     bench.measure("editor, to a limit", limited, LIMITS, version)
-    bench.measure("editor+refine", refined(limited, REFINE_STEPS), LIMITS, version)
-    for steps in refine:
-        bench.measure(f"refine-{steps}", refined(lambda mlps, _: list(mlps), steps), LIMITS)
+    bench.measure("editor+refine, to a limit", held_to_a_limit(limited), LIMITS, version)
+    bench.measure("refine, to a limit", held_to_a_limit(unedited), LIMITS)
     for last in (True, False):
         for steps in adam:
             method = optimised_fairness(data.val.x, data.val.y, codes, steps=steps, last_layer=last, num_threads=1)
@@ -323,6 +282,10 @@ def measure_fairness(
     fitted = fairness_methods(data.val.x, data.val.y, codes, data.test.x, test_codes, names=groups.names)
     for name in post:
         bench.measure(name, fitted[name], POST_PROCESSORS[name].budgets)
+
+
+def unedited(mlps: Sequence[MLP], _: float) -> list[MLP]:
+    return list(mlps)
 
 
 if __name__ == "__main__":

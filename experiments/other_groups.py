@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import typer
 from common import RESULTS, WORK, DataFolder, ResultsFolder, WorkFolder, dataset_of
-from fronts import READ_AT, REFINE_STEPS, Bench, measure_fairness, test_models
+from fronts import READ_AT, Bench, measure_fairness, test_models
 
 from metaedit_fast.datasets import RowGroups, Rows, rows_groups
 
@@ -50,7 +50,6 @@ def main(
     bench = Bench(dataset, "equalized_odds", work, results, data_folder, chosen, "other_groups", groups)
     measure_fairness(
         bench,
-        refine=(REFINE_STEPS,),
         adam=(100,),
         post=("hard_labels", "threshold_optimizer", "fair_cls", "linear_post"),
     )

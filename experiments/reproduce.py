@@ -9,6 +9,7 @@ Stops and goes on at any time; what is done already is not done again.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,12 +21,14 @@ import digits
 import editors
 import fronts
 import other_groups
+import refinement
 import report
 import scalarisations
+import seeds
 import shift
 import typer
 import unseen
-from common import DATASETS, EDITORS, EPOCHS, RESULTS, RUNS, WORK, DataFolder, console
+from common import DATASETS, EDITORS, EPOCHS, RESULTS, RUNS, WORK, DataFolder, console, editor_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,41 +69,46 @@ def main(
 ) -> None:
     """Run every experiment."""
     size = SMALL if small else FULL
+    rows: dict[str, Any] = {"work": size.work, "data_folder": data_folder}
+    where: dict[str, Any] = {**rows, "models": size.models, "results": size.results}
+    trained: dict[str, Any] = {**rows, "runs": size.editor_runs, "steps": size.steps, "threads": jobs}
     started = time.perf_counter()
+
+    def done(what: str) -> None:
+        console.print(f"{what}: done {(time.perf_counter() - started) / 60:.1f} minutes after the start")
+
     for dataset in DATASETS:
-        editors.population(
-            dataset, runs=size.runs, epochs=size.epochs, jobs=jobs, work=size.work, data_folder=data_folder
-        )
+        editors.population(dataset, runs=size.runs, epochs=size.epochs, jobs=jobs, **rows)
+        done(f"population {dataset}")
+    for name, seed in itertools.product(EDITORS, seeds.SEEDS):
+        if not (editor_folder(size.work, name, seed) / "editor.onnx").exists():
+            editors.train(name, seed=seed, **trained)
+    done("editors")
+    for dataset in DATASETS:
+        for experiment in (fronts.pruning, fronts.data_minimisation, fronts.fairness, refinement.odds):
+            experiment(dataset, **where)
+    refinement.rounds("adult", **where)
+    done("fronts")
     for name in EDITORS:
-        if not (size.work / "editors" / name / "editor.onnx").exists():
-            editors.train(
-                name, runs=size.editor_runs, steps=size.steps, threads=jobs, work=size.work, data_folder=data_folder
-            )
-    for dataset in DATASETS:
-        for experiment in (fronts.pruning, fronts.data_minimisation, fronts.fairness):
-            experiment(dataset, models=size.models, work=size.work, results=size.results, data_folder=data_folder)
-    fronts.rounds("adult", models=size.models, work=size.work, results=size.results, data_folder=data_folder)
-    where: dict[str, Any] = {"work": size.work, "results": size.results, "data_folder": data_folder}
-    composition.main("adult", models=size.models, **where)
-    unseen.main("adult", runs=size.unseen_runs, **where)
+        seeds.main(name, **where)
+    done("seeds")
+    composition.main("adult", **where)
+    unseen.main("adult", runs=size.unseen_runs, results=size.results, **rows)
     scalarisations.main(
-        "bank",
-        runs=size.editor_runs or scalarisations.RUNS,
-        steps=size.steps or scalarisations.STEPS,
-        models=size.models,
-        **where,
+        "bank", runs=size.editor_runs or scalarisations.RUNS, steps=size.steps or scalarisations.STEPS, **where
     )
     for shifted in (shift.pruning, shift.data_minimisation):
-        shifted("adult", models=size.models, **where)
+        shifted("adult", **where)
     for dataset in other_groups.SPLITS:
-        other_groups.main(dataset, models=size.models, **where)
-    digits.main(runs=size.editor_runs or digits.RUNS, steps=size.steps or digits.STEPS, models=size.models, **where)
+        other_groups.main(dataset, **where)
+    digits.main(runs=size.editor_runs or digits.RUNS, steps=size.steps or digits.STEPS, **where)
+    done("other models, rows, groups and tables")
     for name in ablations.EXPERIMENTS:
-        ablations.main(name, "adult", steps=size.steps, models=size.models, threads=jobs, **where)
-    amortisation.main(timed_runs=size.timed_runs, out=size.costs, work=size.work, data_folder=data_folder)
+        ablations.main(name, "adult", steps=size.steps, threads=jobs, **where)
+    amortisation.main(timed_runs=size.timed_runs, out=size.costs, **rows)
     if not small:
         report.write()
-    console.print(f"done in {(time.perf_counter() - started) / 60:.0f} minutes")
+    done("everything")
 
 
 if __name__ == "__main__":
