@@ -46,6 +46,7 @@ from metaedit_fast.evaluation.pareto import hypervolumes
 from metaedit_fast.evaluation.quantities import quantity_of
 from metaedit_fast.evaluation.record import write_record
 from metaedit_fast.evaluation.summary import summarise
+from metaedit_fast.evaluation.uncertainty import estimate
 from metaedit_fast.models.mlp import MLP
 from metaedit_fast.population import Population
 
@@ -191,8 +192,8 @@ def data_minimisation(
     )
     editor, val = bench.editor, bench.data.val
     probe, n_inputs = val.x[:PROBE_ROWS], bench.data.n_features
-    # What ranks or retrains sees more rows than the editor does; fewer would make it worse.
-    rows, labels = val.x[:2048], val.y[:2048]
+    # What ranks, refines or retrains sees more rows than the editor does; fewer would make it worse.
+    rows, labels = val.x, val.y
     version = editor.describe()["weights_sha256"]
     edits = methods.edits(editor, probe)
 
@@ -211,9 +212,24 @@ def data_minimisation(
     for name in ("pfi", "greedy"):
         refined = inputs.refined_selection(rankings[name], rows, steps=REFINE_STEPS, num_threads=1)
         bench.measure(f"{name}, refined", of_features(refined), FEATURES)
-    retrained = inputs.retrained_selection(rankings["pfi"], rows, num_threads=1)
-    bench.measure("pfi, retrained", of_features(retrained), FEATURES)
-    bench.write(f"python experiments/fronts.py data-minimisation {bench.dataset}", models)
+        retrained = inputs.retrained_selection(rankings[name], rows, num_threads=1)
+        bench.measure(f"{name}, retrained", of_features(retrained), FEATURES)
+    others = {name: curve for name, curve in bench.curves.items() if name.endswith(("zeroed", "retrained"))}
+    bench.write(
+        f"python experiments/fronts.py data-minimisation {bench.dataset}",
+        models,
+        details={"notes": [against_best(name, bench.curves[name], others) for name in ("editor", "editor+refine")]},
+    )
+
+
+def against_best(name: str, curve: Sequence[Measurement], others: Curves) -> str:
+    """The JSD of a method less that of the best of the others at each budget, model by model, in a sentence."""
+    said = []
+    for i, own in enumerate(curve):
+        best = min(others.values(), key=lambda other: float(other[i].jsd.mean()))[i]
+        difference = estimate(1e3 * (own.jsd - best.jsd), own.runs.tolist())
+        said.append(f"{difference.mean:+.2f} ± {difference.se:.2f} at {own.budget:g} ({best.method})")
+    return f"JSD × 1000 of {name} less that of the best that is no editor, model by model: {'; '.join(said)}."
 
 
 def of_features(method: Callable[[Sequence[MLP], int], list[MLP]]) -> Method:
