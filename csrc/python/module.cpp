@@ -13,6 +13,7 @@
 #include "python/ort.hpp"
 #include "python/parameters.hpp"
 #include "python/peaks.hpp"
+#include "python/refinement.hpp"
 #include "python/training.hpp"
 
 namespace metaedit::python {
@@ -167,6 +168,7 @@ PYBIND11_MODULE(_core, m) {
           kForwardDoc);
     bind_metanetwork(m);
     bind_mlp(m);
+    bind_refinement(m);
     bind_training(m);
     bind_gradient(m);
     bind_edit(m);
