@@ -15,7 +15,7 @@ from common import RESULTS, ROOT
 import metaedit_fast as mf
 from metaedit_fast.editing.bundled import bundled_editors
 from metaedit_fast.evaluation.record import read_record
-from metaedit_fast.evaluation.tables import budget_table
+from metaedit_fast.evaluation.tables import budget_table, reading_table
 from metaedit_fast.requirements import get_requirement
 
 PAGE = ROOT / "docs" / "editors.md"
@@ -72,11 +72,12 @@ def card(name: str) -> str:
     if record.exists():
         found = read_record(record)
         ours = [method for method in found.curves if method.startswith("editor")]
+        shown = (reading_table if found.readings else budget_table)(found, ours)
         lines += [
             "",
-            f"On {found.models} held-out models and {found.rows} test rows:",
+            f"On {found.models} held-out models and {found.rows} test rows, by {found.unit}:",
             "",
-            budget_table(found, ours).markdown(),
+            shown.markdown(),
         ]
     lines.append("")
     return "\n".join(lines)

@@ -54,13 +54,14 @@ def budget_table(record: Record, methods: Sequence[str] | None = None) -> TextTa
     return TextTable(("JSD × 1000, accuracy", *labels, *_last_columns(record)), tuple(rows))
 
 
-def reading_table(record: Record) -> TextTable:
+def reading_table(record: Record, methods: Sequence[str] | None = None) -> TextTable:
     """Methods against values of the requirement that their fronts reach: JSD × 1000 ± its standard error, accuracy,
     flipped decisions; then the hypervolume and the mean time.
     """
-    values = sorted({reading.requirement for found in record.readings.values() for reading in found}, reverse=True)
+    chosen = {method: record.readings[method] for method in (record.readings if methods is None else methods)}
+    values = sorted({reading.requirement for found in chosen.values() for reading in found}, reverse=True)
     rows = []
-    for method, found in record.readings.items():
+    for method, found in chosen.items():
         at = {reading.requirement: reading for reading in found}
         cells = [
             MISSING
