@@ -41,6 +41,8 @@ from metaedit_fast.training.trainer import TrainerConfig
 STEPS, EVALUATE_EVERY = {"training-runs": 1000, "temperature": 300}, 100
 OTHER_STEPS = 500
 SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+# Fewer may lack an activation or a norm, and models that have it are refused.
+FEWEST_RUNS = 20
 OWN_BUDGETS = (0.8, 0.9, 0.95)
 TEMPERATURES = (0.1, 0.3, 1.0)
 # Activations and norms that it has not seen an editor refuses, so they make no families here. Each family has so many
@@ -154,8 +156,10 @@ def training_runs(study: Study) -> dict[str, Any]:
     """Shares of the training runs, each within the next; the runs that choose the best network are all there."""
     runs = train_runs(study.population)
     for share in SHARES:
+        if round(share * len(runs)) < FEWEST_RUNS:
+            continue
         label = "all" if share == 1 else f"{per_cent(share)} of the runs"
-        chosen = trained_on(study.population, runs[: max(1, round(share * len(runs)))])
+        chosen = trained_on(study.population, runs[: round(share * len(runs))])
         study.measure(f"editor, {label}", study.train(label, None if share == 1 else chosen))
     return {"against": study.against("all")}
 

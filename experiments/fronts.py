@@ -41,6 +41,7 @@ from metaedit_fast.evaluation.baselines import data_minimisation as inputs
 from metaedit_fast.evaluation.baselines.fair_optimisation import optimised_fairness
 from metaedit_fast.evaluation.baselines.fairness import POST_PROCESSORS, fairness_methods
 from metaedit_fast.evaluation.baselines.optimisation import optimised_pruning
+from metaedit_fast.evaluation.baselines.rates import RATES
 from metaedit_fast.evaluation.measure import HeldOut, Measurement, Method
 from metaedit_fast.evaluation.pareto import hypervolumes
 from metaedit_fast.evaluation.quantities import quantity_of
@@ -174,7 +175,8 @@ def pruning(
         families[family] = [f"{family}, {steps}" for steps in counts]
         for name, steps in zip(families[family], counts, strict=True):
             method = optimised_pruning(probe, labels, steps=steps, learn_mask=learns, num_threads=1)
-            bench.measure(name, method, SPARSITIES)
+            tuned = RATES["pruning-mask" if learns else "pruning"][steps]
+            bench.measure(name, method, SPARSITIES, version=str(tuned))
     bench.write(f"python experiments/fronts.py pruning {bench.dataset}", models, families=families)
 
 
@@ -213,7 +215,7 @@ def data_minimisation(
         refined = inputs.refined_selection(rankings[name], rows, steps=REFINE_STEPS, num_threads=1)
         bench.measure(f"{name}, refined", of_features(refined), FEATURES)
         retrained = inputs.retrained_selection(rankings[name], rows, num_threads=1)
-        bench.measure(f"{name}, retrained", of_features(retrained), FEATURES)
+        bench.measure(f"{name}, retrained", of_features(retrained), FEATURES, version=str(RATES["retraining"]))
     others = {name: curve for name, curve in bench.curves.items() if name.endswith(("zeroed", "retrained"))}
     bench.write(
         f"python experiments/fronts.py data-minimisation {bench.dataset}",
@@ -294,7 +296,8 @@ def measure_fairness(
     for last in (True, False):
         for steps in adam:
             method = optimised_fairness(data.val.x, data.val.y, codes, steps=steps, last_layer=last, num_threads=1)
-            bench.measure(f"{'last-layer ' if last else ''}adam-{steps}", method, STRENGTHS)
+            tuned = RATES["fairness-last-layer" if last else "fairness"][steps]
+            bench.measure(f"{'last-layer ' if last else ''}adam-{steps}", method, STRENGTHS, version=str(tuned))
     fitted = fairness_methods(data.val.x, data.val.y, codes, data.test.x, test_codes, names=groups.names)
     for name in post:
         bench.measure(name, fitted[name], POST_PROCESSORS[name].budgets)

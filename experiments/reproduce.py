@@ -51,10 +51,10 @@ FULL = Size(WORK, RESULTS, RUNS, EPOCHS, None, None, None, unseen.RUNS, amortisa
 SMALL = Size(
     WORK / "small",
     WORK / "small" / "results",
-    runs=64,
+    runs=256,
     epochs=15,
     editor_runs=64,
-    steps=120,
+    steps=80,
     models=8,
     unseen_runs=2,
     timed_runs=2,
