@@ -58,8 +58,8 @@ LIMITS = (0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01, 0.0)
 READ_AT = (0.08, 0.06, 0.05, 0.04, 0.03)
 REFINE_STEPS = 30
 ADAM_STEPS, MASK_STEPS = (10, 30, 100, 300, 1000), (10, 30, 100, 300)
-# For equalised odds: steps of refinement at a strength, and of Adam.
-ODDS_STEPS, ODDS_ADAM_STEPS = 10, (100, 300, 1000)
+# For equalised odds: steps of refinement at a strength, of Adam, and of Adam on the last layer.
+ODDS_STEPS, ODDS_ADAM_STEPS, LAST_LAYER_STEPS = 10, (100, 300, 1000), (100, 300)
 # Lottery tickets take as long as 300 steps of Adam, and are shown once.
 LOTTERY = ("adult",)
 # Per-model optimisation for fairness takes seconds a model.
@@ -263,10 +263,11 @@ def measure_fairness(
     bench: Bench,
     *,
     adam: Sequence[int] = ODDS_ADAM_STEPS,
+    last_layer: Sequence[int] = LAST_LAYER_STEPS,
     post: Collection[str] = tuple(POST_PROCESSORS),
 ) -> None:
     """Add the curves of the editor for equalised odds and of what it is compared with: refinement of the original
-    models, so many steps of Adam on the last layer and on all parameters, post-processors.
+    models, so many steps of Adam on all parameters and on the last layer, post-processors.
     """
     editor, data, groups = bench.editor, bench.data, bench.groups
     assert groups is not None
@@ -293,8 +294,8 @@ def measure_fairness(
     bench.measure("editor, to a limit", limited, LIMITS, version)
     bench.measure("editor+refine, to a limit", held_to_a_limit(limited), LIMITS, version)
     bench.measure("refine, to a limit", held_to_a_limit(unedited), LIMITS)
-    for last in (True, False):
-        for steps in adam:
+    for last, counts in ((True, last_layer), (False, adam)):
+        for steps in counts:
             method = optimised_fairness(data.val.x, data.val.y, codes, steps=steps, last_layer=last, num_threads=1)
             tuned = RATES["fairness-last-layer" if last else "fairness"][steps]
             bench.measure(f"{'last-layer ' if last else ''}adam-{steps}", method, STRENGTHS, version=str(tuned))

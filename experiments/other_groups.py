@@ -51,6 +51,7 @@ def main(
     measure_fairness(
         bench,
         adam=(100,),
+        last_layer=(100,),
         post=("hard_labels", "threshold_optimizer", "fair_cls", "linear_post"),
     )
     fewest = {name: smallest_cell(groups, rows) for name, rows in (("validation", data.val), ("test", data.test))}
