@@ -53,7 +53,7 @@ from metaedit_fast.population import Population
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98)
 FEATURES = (1, 2, 3, 4, 6, 8, 10, 12)
-STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 3.0)
 LIMITS = (0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01, 0.0)
 READ_AT = (0.08, 0.06, 0.05, 0.04, 0.03)
 REFINE_STEPS = 30
