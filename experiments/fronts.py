@@ -35,7 +35,6 @@ from metaedit_fast.datasets import RowGroups, Rows
 from metaedit_fast.editing.batch import edit_models
 from metaedit_fast.editing.odds import OddsTerm
 from metaedit_fast.editing.plan import PROBE_ROWS
-from metaedit_fast.editing.refine import refine_all
 from metaedit_fast.evaluation import methods
 from metaedit_fast.evaluation.baselines import data_minimisation as inputs
 from metaedit_fast.evaluation.baselines.fair_optimisation import optimised_fairness
@@ -280,13 +279,10 @@ def measure_fairness(
         found = edit_models(editor, mlps, 1.0, limit=limit, probe=table, num_threads=1)
         return [mlp.replace(theta) for mlp, theta in zip(mlps, found.thetas, strict=True)]
 
-    def held_to_a_limit(start: Method) -> Method:
-        def method(mlps: Sequence[MLP], limit: float) -> list[MLP]:
-            term = OddsTerm(data.val.y, codes, limit=limit)
-            begin = list(start(mlps, limit))
-            return [m for m, _ in refine_all(begin, mlps, data.val.x, steps=REFINE_STEPS, odds=term, num_threads=1)]
-
-        return method
+    def held_to_a_limit(start: methods.ModelsMethod) -> Method:
+        return methods.refined_odds(
+            start, table, steps=REFINE_STEPS, term=lambda y, groups, limit: OddsTerm(y, groups, limit=limit)
+        )
 
     bench.measure("editor", edited, STRENGTHS, version)
     bench.measure("editor+refine", methods.refined_odds(edited, table, steps=ODDS_STEPS), STRENGTHS, version)

@@ -8,6 +8,7 @@ Editors, models, rows and what is kept in ``build`` are those of ``experiments/f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import typer
@@ -24,15 +25,14 @@ from fronts import (
     test_models,
     unedited,
 )
+from numpy.typing import ArrayLike
 
 import metaedit_fast as mf
 from metaedit_fast.editing.odds import PRICE_OF_STRENGTH, OddsTerm
 from metaedit_fast.editing.plan import PROBE_ROWS
-from metaedit_fast.editing.refine import refine_all
 from metaedit_fast.evaluation import methods
-from metaedit_fast.evaluation.measure import Measurement, Method
+from metaedit_fast.evaluation.measure import Measurement
 from metaedit_fast.evaluation.uncertainty import estimate
-from metaedit_fast.models.mlp import MLP
 
 ROUNDS = (2, 3, 5)
 NOISES = (0.0, 1.0, 3.0, 10.0)
@@ -54,7 +54,8 @@ def rounds(
     )
     editor, x = bench.editor, bench.data.val.x
     version = editor.describe()["weights_sha256"]
-    families, notes = {}, []
+    families: dict[str, list[str]] = {}
+    notes: list[str] = []
     for n_rows in (PROBE_ROWS, 4 * PROBE_ROWS):
         probe, among = x[:n_rows], f"{n_rows} rows"
         trials = {f"editor, {among}": methods.edits(editor, probe)}
@@ -101,31 +102,30 @@ def odds(
     bench = Bench(dataset, "equalized_odds", work, results, data_folder, tested, "refined_odds")
     groups, val = bench.groups, bench.data.val
     assert groups is not None
-    codes, version = groups.codes(val), bench.editor.describe()["weights_sha256"]
-    edited = methods.edits(bench.editor, mf.Table(val.x, val.y, sensitive=groups.labels(val)))
+    table = mf.Table(val.x, val.y, sensitive=groups.labels(val))
+    version, edited = bench.editor.describe()["weights_sha256"], methods.edits(bench.editor, table)
 
-    def refined(start: Method, steps: int, noise: float) -> Method:
-        def method(mlps: Sequence[MLP], strength: float) -> list[MLP]:
-            term = OddsTerm(val.y, codes, strength=PRICE_OF_STRENGTH * strength, noise=noise)
-            begin = list(start(mlps, strength))
-            return [m for m, _ in refine_all(begin, mlps, val.x, steps=steps, odds=term, num_threads=1)]
-
-        return method
+    def measure(name: str, start: methods.ModelsMethod, steps: int, version: str = "") -> None:
+        for noise in NOISES:
+            term = functools.partial(weighed, noise)
+            method = methods.refined_odds(start, table, steps=steps, term=term)
+            bench.measure(f"{name}, {steps} steps, noise {noise:g}", method, STRENGTHS, version)
 
     bench.measure("editor", edited, STRENGTHS, version)
-    for steps in (ODDS_STEPS, REFINE_STEPS):
-        for noise in NOISES:
-            name = f"editor+refine, {steps} steps, noise {noise:g}"
-            bench.measure(name, refined(edited, steps, noise), STRENGTHS, version)
-    name = f"refine, {ODDS_STEPS} steps"
-    for noise in NOISES:
-        bench.measure(f"{name}, noise {noise:g}", refined(unedited, ODDS_STEPS, noise), STRENGTHS)
+    measure("editor+refine", edited, ODDS_STEPS, version)
+    measure("editor+refine", edited, REFINE_STEPS, version)
+    measure("refine", unedited, ODDS_STEPS)
     bench.write(
         f"python experiments/refinement.py odds {bench.dataset}",
         models,
         at=READ_AT,
         details={"title": f"Refinement for equalised odds, {dataset.capitalize()}", "groups": bench.group_names},
     )
+
+
+def weighed(noise: float, labels: ArrayLike, groups: ArrayLike, strength: float) -> OddsTerm:
+    """What an edit at a strength is refined with, but for the noise."""
+    return OddsTerm(labels, groups, strength=PRICE_OF_STRENGTH * strength, noise=noise)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from metaedit_fast.data import Table, as_table
 from metaedit_fast.editing.editor import Editor
 from metaedit_fast.editing.labelled import groups_of, labelled_rows
-from metaedit_fast.editing.odds import term_after
+from metaedit_fast.editing.odds import OddsTerm, term_after
 from metaedit_fast.editing.refine import refine_all
 from metaedit_fast.editing.rounds import refine_in_rounds, round_budgets
 from metaedit_fast.evaluation.baselines.data_minimisation import (
@@ -64,16 +64,27 @@ def refined(method: ModelsMethod, probe: ArrayLike, *, steps: int = 30) -> Model
     return both
 
 
-def refined_odds(method: ModelsMethod, probe: Table | ArrayLike, *, steps: int = 10) -> ModelsMethod:
-    """``method`` for equalised odds at a strength, then ``steps`` of refinement on the rows of ``probe``, which needs
-    labels and groups, as ``metaedit_fast.edit`` refines such an edit (``editing.odds``).
+def by_strength(labels: ArrayLike, groups: ArrayLike, strength: float) -> OddsTerm:
+    """The term of ``metaedit_fast.edit`` for an edit at a strength."""
+    return term_after(labels, groups, strength=strength, limit=None)
+
+
+def refined_odds(
+    method: ModelsMethod,
+    probe: Table | ArrayLike,
+    *,
+    steps: int = 10,
+    term: Callable[[ArrayLike, ArrayLike, float], OddsTerm] = by_strength,
+) -> ModelsMethod:
+    """``method`` for equalised odds, then ``steps`` of refinement on the rows of ``probe``, which needs labels and
+    groups; ``term`` makes of these and the budget what is added to the objective.
     """
     table = as_table(probe)
     rows = labelled_rows(table, groups_of(table))
 
-    def both(mlps: Sequence[MLP], strength: float) -> list[MLP]:
-        term = term_after(rows.labels, rows.groups, strength=strength, limit=None)
-        found = refine_all(method(mlps, strength), mlps, rows.x, steps=steps, odds=term, num_threads=1)
+    def both(mlps: Sequence[MLP], budget: float) -> list[MLP]:
+        odds = term(rows.labels, rows.groups, budget)
+        found = refine_all(method(mlps, budget), mlps, rows.x, steps=steps, odds=odds, num_threads=1)
         return [mlp for mlp, _ in found]
 
     return both
