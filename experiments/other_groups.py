@@ -32,7 +32,7 @@ class Split(NamedTuple):
 
 SPLITS = {
     "adult": Split(("sex", "race"), 100, (0.13, 0.12, 0.11, 0.1, 0.09, 0.08)),
-    "bank": Split(("age",), 20, (0.2, *READ_AT)),
+    "bank": Split(("age",), 20, (0.1, *READ_AT)),
 }
 
 
