@@ -136,9 +136,13 @@ std::vector<std::int64_t> odds_cells(const Pruned& of) {
     return cells;
 }
 
+struct Rate {
+    double mean, variance;  // the variance of the mean of so many decisions
+};
+
 // Rate of class c among the rows that `counts`, by the definition; NaN if there is none.
 template <class F>
-double soft_rate(const Floats& log_q, std::int64_t n_classes, std::int64_t c, double temperature, const F& counts) {
+Rate soft_rate(const Floats& log_q, std::int64_t n_classes, std::int64_t c, double temperature, const F& counts) {
     double sum = 0.0, n = 0.0;
     for (std::size_t row = 0; row * static_cast<std::size_t>(n_classes) < log_q.size(); ++row) {
         if (!counts(row)) continue;
@@ -148,7 +152,8 @@ double soft_rate(const Floats& log_q, std::int64_t n_classes, std::int64_t c, do
         sum += std::exp(double{at[c]} / temperature) / all;
         n += 1.0;
     }
-    return sum / n;
+    const double mean = sum / n;
+    return {mean, mean * (1.0 - mean) / n};
 }
 
 // Penalty and largest gap, from ln q.
@@ -156,15 +161,17 @@ std::pair<double, double> odds_of(const Floats& log_q, std::int64_t n_classes, c
     double penalty = 0.0, gap = 0.0;
     for (std::int64_t c = n_classes == 2 ? 1 : 0; c < n_classes; ++c) {
         for (const bool positive : {true, false}) {
-            std::vector<double> rates;
+            std::vector<Rate> rates;
             for (std::int64_t group = 0; group < kGroups; ++group) {
-                const double rate = soft_rate(log_q, n_classes, c, double{term.temperature}, [&](std::size_t row) {
+                const Rate rate = soft_rate(log_q, n_classes, c, double{term.temperature}, [&](std::size_t row) {
                     return (term.cells[row] / kGroups == c) == positive && term.cells[row] % kGroups == group;
                 });
-                for (const double other : rates) {
-                    if (std::isnan(rate) || std::isnan(other)) continue;
-                    gap = std::max(gap, std::abs(rate - other));
-                    const double excess = std::max(std::abs(rate - other) - term.limit, 0.0);
+                for (const Rate& other : rates) {
+                    if (std::isnan(rate.mean) || std::isnan(other.mean)) continue;
+                    const double difference = rate.mean - other.mean;
+                    gap = std::max(gap, std::abs(difference));
+                    const double variance = term.noise * (rate.variance + other.variance);
+                    const double excess = std::max(std::sqrt(difference * difference + variance) - term.limit, 0.0);
                     penalty += term.strength * excess * excess;
                 }
                 rates.push_back(rate);
@@ -267,6 +274,7 @@ TEST(refinement_with_odds_on_every_level) {
                             .n_groups = kGroups,
                             .strength = i % 2 == 0 ? 0.3 : 20.0,
                             .limit = 0.01 * static_cast<double>(i % 3),
+                            .noise = i % 4 < 2 ? 0.0 : 3.0,
                             .temperature = 0.3F});
         }
         const std::vector<Refined> expected = refine(cases, odds, 1, Isa::serial, 1);
