@@ -30,7 +30,8 @@ yours, before a model is used.
 ASKED = {
     "pruning": '`target={"sparsity": 0.9}`: exactly that fraction of the weights is removed',
     "data_minimisation": '`target={"features": 6}`: exactly so many input features are used',
-    "equalized_odds": '`target={"equalized_odds_difference": 0.05}`, sought on your rows, or `strength=0.1`, best with `refine=10`',
+    "equalized_odds": '`target={"equalized_odds_difference": 0.05}`, sought on your rows, or `strength=0.1`, best with '
+    "`refine=10`",
 }
 NEEDS = {
     "pruning": "no data of yours: it carries the 256 rows that it looks at",
