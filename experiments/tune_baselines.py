@@ -1,7 +1,7 @@
 """Learning rates of the per-model optimisers, tuned on population-val.
 
-    python experiments/tune_baselines.py                    # all tables
-    python experiments/tune_baselines.py pruning fairness   # some
+    python experiments/tune_baselines.py pruning pruning-mask data-minimisation retraining
+    python experiments/tune_baselines.py fairness fairness-last-layer --models 12   # the committed tables; none: all
 
 For every number of steps and every budget, a rate of ``rates.GRID`` wins whose mean objective over a sample of
 population-val (one checkpoint a run) is lower than with both neighbours in the grid, measured on rows that the
